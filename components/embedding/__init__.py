@@ -1,0 +1,1 @@
+"""The encoder, and the backfill that turns texts into an embeddings dataset."""

@@ -1,0 +1,70 @@
+"""Where a model comes from: a folder, a gs:// prefix or a name on the Hugging Face hub; always loaded from a local folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from driftline.components.embedding.model_folder import check_model_folder, content_revision
+from driftline.components.errors import DataError, StorageError
+from driftline.components.storage.location import is_gcs
+from driftline.components.storage.store import local_folder
+
+_WEIGHTS_AND_CONFIGURATION = ("*.safetensors", "*.json", "*.txt", "*.model")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A model on the local disk.
+
+    Attributes:
+        path: its folder.
+        name: its name in manifests, the last part of where it came from.
+        revision: identity of its content.
+    """
+
+    path: Path
+    name: str
+    revision: str
+
+
+@contextmanager
+def open_model(model: str) -> Iterator[ModelFolder]:
+    """Bring a model to the local disk, check that it is safe to load, and say what it is.
+
+    Args:
+        model: a folder, a ``gs://`` prefix, or a name such as ``sentence-transformers/all-MiniLM-L6-v2``.
+
+    Raises:
+        DataError: it is no model that can be loaded safely.
+        StorageError: it could not be fetched.
+    """
+    name = model.rstrip("/").rsplit("/", 1)[-1]
+    if is_gcs(model) or Path(model).exists():
+        with local_folder(model) as path:
+            yield _checked(path, model, name)
+    else:
+        yield _checked(_from_hub(model), model, name)
+
+
+def _checked(path: Path, model: str, name: str) -> ModelFolder:
+    check_model_folder(path, model)
+    return ModelFolder(path, name or path.resolve().name, content_revision(path))
+
+
+def _from_hub(model: str) -> Path:
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(_WEIGHTS_AND_CONFIGURATION)))
+    except HFValidationError as error:
+        raise DataError(f"model {model}: there is no such folder, and it is no model's name either") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise StorageError(
+            f"model {model}: there is no such folder, and it could not be fetched by that name ({reason}); "
+            "give a folder or gs:// prefix that holds it"
+        ) from error

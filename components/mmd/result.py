@@ -1,0 +1,121 @@
+"""What a drift run found, as plain frozen values: written as JSON, read by the report, the history and the alerts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+FORMAT = "driftline.drift-result"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SampleIdentity:
+    """Which vectors stood on one side of the test.
+
+    Attributes:
+        uri: the embeddings dataset, a folder or ``gs://``.
+        digest: the dataset's identity, ``sha256:…`` over its ids and vectors' shards as its manifest lists them.
+        model: name of the model that made the vectors.
+        revision: revision of that model.
+        dimension: length of a vector before projection.
+        rows: rows of the dataset.
+        sampled: rows that took part in the test.
+    """
+
+    uri: str
+    digest: str
+    model: str
+    revision: str
+    dimension: int
+    rows: int
+    sampled: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepTiming:
+    """What was run and how long it took: wall-clock seconds, summed over the step's tasks."""
+
+    name: str
+    tasks: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MovedText:
+    """A text, and how much more it looks like the reference (> 0) or like the current window (< 0).
+
+    Attributes:
+        id: the text's id in its dataset.
+        sample: ``"reference"`` or ``"current"``, where the text stands.
+        witness: mean kernel value with the reference minus that with the current sample, itself left out.
+        text: the text, or None where the dataset carries no text column.
+    """
+
+    id: str
+    sample: str
+    witness: float
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DriftResult:
+    """The outcome of one drift run.
+
+    Attributes:
+        created: when the run began, ISO 8601 in UTC.
+        drift: whether the test rejects at ``level``: ``p_value <= level``.
+        statistic: unbiased MMD² (Gretton et al. 2012, Lemma 6), float64; can be below 0.
+        p_value: (1 + #{permuted ≥ observed}) / (permutations + 1); never 0.
+        threshold: the statistic above which the test rejects at ``level``.
+        level: accepted rate of false alarms, in (0, 1).
+        permutations: number of random relabellings, B.
+        seed: seed of sampling and relabelling.
+        kernel: name of the kernel, for example ``"rbf"``.
+        gamma: its inverse squared length scale: k(x, y) = exp(−γ‖x − y‖²) for ``"rbf"``.
+        reference: the sample X.
+        current: the sample Y.
+        components: dimensions kept by the projection; 0 where the vectors were compared whole.
+        explained_variance_ratio: share of the pooled variance along each kept dimension, descending.
+        moved: texts with the lowest and the highest witness values, ascending by witness.
+        steps: what was run, in order.
+    """
+
+    created: str
+    drift: bool
+    statistic: float
+    p_value: float
+    threshold: float
+    level: float
+    permutations: int
+    seed: int
+    kernel: str
+    gamma: float
+    reference: SampleIdentity
+    current: SampleIdentity
+    components: int
+    explained_variance_ratio: tuple[float, ...]
+    moved: tuple[MovedText, ...]
+    steps: tuple[StepTiming, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-ready values, headed by the format's name and version."""
+        return {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_json` wrote. Raises ValueError for another format or version."""
+        if record.get("format") != FORMAT or record.get("version") != VERSION:
+            raise ValueError(
+                f"expected a {FORMAT} of version {VERSION}, got {record.get('format')!r} "
+                f"of version {record.get('version')!r}"
+            )
+        values = {f.name: record[f.name] for f in dataclasses.fields(cls)}
+        values["reference"] = SampleIdentity(**values["reference"])
+        values["current"] = SampleIdentity(**values["current"])
+        values["explained_variance_ratio"] = tuple(values["explained_variance_ratio"])
+        values["moved"] = tuple(MovedText(**moved) for moved in values["moved"])
+        values["steps"] = tuple(StepTiming(**step) for step in values["steps"])
+        return cls(**values)

@@ -1,0 +1,1 @@
+"""Principal component analysis in one pass over mergeable sums."""

@@ -1,0 +1,147 @@
+"""The steps that fit the projection on the pooled sample and write the projected sample."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from driftline.components.errors import DataError
+from driftline.components.projection.pca import PCA, check_components, gather
+from driftline.components.projection.projected import PICTURE_AXES, ProjectedSample, Projection
+from driftline.components.random_bits import SAMPLE_PICTURE, choose_rows
+from driftline.components.sampling.pooled import PooledSample
+from driftline.components.steps import StepClock, running
+from driftline.components.storage.dataset import write_manifest, write_shard
+from driftline.components.storage.manifest import Manifest, Shard
+from driftline.components.storage.store import join, read_json, write_json
+
+WORK = "work"
+"""Folder, below a run's output, of working files; each run has one of its own in it."""
+SHARD_ROWS = 65_536
+PICTURE_POINTS = 1000
+"""Points of each sample that the report draws."""
+
+
+def fit(*, sample: str, components: int, out: str) -> None:
+    """Fit a PCA on the pooled sample, which is symmetric in the two sides and so keeps the test exact.
+
+    Args:
+        sample: path of the pooled sample's JSON.
+        components: dimensions to keep; 0 to compare whole vectors.
+        out: path of the artifact to write.
+    """
+    with running("fit") as clock:
+        pooled = PooledSample.from_json(read_json(sample))
+        if components:
+            check_components(components, dimension=pooled.dimension, rows=pooled.rows)
+        moments = gather(vectors for vectors in _vectors(pooled, clock))
+        axes = max(components, min(PICTURE_AXES, pooled.dimension, pooled.rows - 1))
+        projection = Projection(PCA.fit(moments, axes), components, 0.0)
+        write_json(out, dataclasses.replace(projection, seconds=clock.seconds).to_json())
+
+
+def project(*, sample: str, projection: str, workspace: str, out: str) -> None:
+    """Write the pooled sample's projected vectors as an embeddings dataset of the run's own.
+
+    Args:
+        sample: path of the pooled sample's JSON.
+        projection: path of the fitted projection's JSON.
+        workspace: folder or gs:// prefix below which the run's working files lie.
+        out: path of the artifact to write.
+    """
+    with running("project") as clock:
+        pooled = PooledSample.from_json(read_json(sample))
+        fitted = Projection.from_json(read_json(projection))
+        uri = join(workspace, WORK, pooled.run)
+        writer = _Projector(fitted)
+        shards = _write(uri, pooled, writer, clock)
+        model = f"{pooled.reference.model} projected"
+        dimension = fitted.components or pooled.dimension
+        write_manifest(
+            uri, Manifest(model, pooled.run, dimension, normalized=False, dtype="float32", columns=(), shards=shards)
+        )
+        projected = ProjectedSample(
+            uri=uri,
+            n=pooled.n,
+            rows=pooled.rows,
+            largest_norm=writer.largest_norm,
+            components=fitted.components,
+            explained_variance_ratio=tuple(fitted.pca.explained_variance_ratio[: fitted.components].tolist()),
+            picture_explained_variance_ratio=tuple(
+                fitted.pca.explained_variance_ratio[:PICTURE_AXES].tolist()
+            ),
+            reference_points=_picture(writer.pictures, pooled.seed, 0, pooled.n),
+            current_points=_picture(writer.pictures, pooled.seed, pooled.n, pooled.rows),
+            seconds=clock.seconds,
+        )
+        write_json(out, projected.to_json())
+
+
+class _Projector:
+    """Turns vectors into those that the test sees, and keeps what the report needs of them."""
+
+    def __init__(self, projection: Projection) -> None:
+        self._pca = projection.pca
+        self._components = projection.components
+        self.largest_norm = 0.0
+        self.pictures: list[NDArray[np.float32]] = []
+
+    def __call__(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        along = self._pca.project(vectors)
+        self.pictures.append(along[:, :PICTURE_AXES].astype(np.float32))
+        seen = along[:, : self._components] if self._components else vectors.astype(np.float64) - self._pca.mean
+        with np.errstate(over="ignore"):
+            seen = np.ascontiguousarray(seen, np.float32)
+        squared = np.einsum("ij,ij->i", seen, seen, dtype=np.float64)
+        self.largest_norm = max(self.largest_norm, math.sqrt(float(squared.max())))
+        return seen
+
+
+def _vectors(pooled: PooledSample, clock: StepClock) -> Iterator[NDArray[np.float32]]:
+    done = 0
+    for _, vectors in pooled.batches():
+        yield vectors
+        done += len(vectors)
+        clock.progress(done, pooled.rows)
+
+
+def _write(uri: str, pooled: PooledSample, projector: _Projector, clock: StepClock) -> tuple[Shard, ...]:
+    """Write shards of at most SHARD_ROWS rows, whatever the sizes of the datasets' own."""
+    shards: list[Shard] = []
+    batches: list[pa.RecordBatch] = []
+    done = 0
+    dimension = 0
+
+    def flush() -> None:
+        name = f"part-{len(shards):05d}.parquet"
+        shards.append(
+            write_shard(uri, name, batches, dimension=dimension, dtype="float32", key=f"{pooled.run}/{name}")
+        )
+        batches.clear()
+
+    for ids, vectors in pooled.batches():
+        seen = projector(vectors)
+        dimension = seen.shape[1]
+        if sum(len(batch) for batch in batches) + len(seen) > SHARD_ROWS:
+            flush()
+        embeddings = pa.FixedSizeListArray.from_arrays(pa.array(seen.reshape(-1)), dimension)
+        batches.append(pa.record_batch({"id": pa.array(ids, pa.string()), "embedding": embeddings}))
+        done += len(seen)
+        clock.progress(done, pooled.rows)
+    flush()
+    if done != pooled.rows:
+        raise DataError(f"{uri}: expected {pooled.rows} rows to project, got {done}; start the run again")
+    return tuple(shards)
+
+
+def _picture(
+    parts: list[NDArray[np.float32]], seed: int, start: int, stop: int
+) -> tuple[tuple[float, ...], ...]:
+    points = np.concatenate(parts)[start:stop]
+    chosen = choose_rows(seed, SAMPLE_PICTURE, len(points), PICTURE_POINTS)
+    return tuple(tuple(point) for point in points[chosen].tolist())

@@ -1,0 +1,92 @@
+"""Run Driftline's jobs on this machine: what the commands and the demonstration call."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from driftline.components.mmd.result import DriftResult
+from driftline.components.storage.location import is_gcs
+from driftline.components.storage.store import join, read_json, remove_tree, write_bytes
+from driftline.components.storage.texts import TextColumns
+from driftline.pipelines.console import Display, following
+from driftline.pipelines.local import run_pipeline
+
+DRIFT_STEPS: Final = ("sample", "fit", "project", "plan", "kernel", "test", "report")
+EMBED_STEPS: Final = ("plan", "embed", "finish")
+
+
+@dataclass(frozen=True, slots=True)
+class DriftSettings:
+    """The drift pipeline's settings, by the names of its parameters."""
+
+    level: float = 0.05
+    permutations: int = 500
+    kernel_name: str = "rbf"
+    gamma: str = "median"
+    components: int = 32
+    sample: int = 0
+    tasks: int = 4
+    seed: int = 0
+    text_column: str = "text"
+    history: str = ""
+
+
+def run_drift(reference: str, current: str, out: str, settings: DriftSettings, title: str = "drift") -> DriftResult:
+    """Run the drift pipeline through KFP's local runner and return its result.
+
+    Everything that the tasks print goes to ``run.log`` in the output folder. Working files are removed, also when a task
+    fails.
+    """
+    write_bytes(join(out, "run.log"), b"")  # an output that cannot be written is found before the work
+    arguments = {"reference": reference, "current": current, "out": out, **asdict(settings)}
+    with tempfile.TemporaryDirectory(prefix="driftline-log-") as folder:
+        log = Path(folder) / "run.log"
+        try:
+            with Display(title, DRIFT_STEPS) as display:
+                run_pipeline("drift", arguments, log=log, listener=display)
+        finally:
+            write_bytes(join(out, "run.log"), log.read_bytes())
+            remove_tree(join(out, "work"))
+    return DriftResult.from_json(read_json(join(out, "result.json")))
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedSettings:
+    """The backfill's settings."""
+
+    columns: TextColumns = TextColumns()
+    prompt: str = ""
+    dtype: str = "float32"
+    rows_per_shard: int = 0
+
+
+def run_embed(
+    inputs: Sequence[str], model: str, out: str, settings: EmbedSettings, title: str = "embed"
+) -> dict[str, float]:
+    """Run the backfill's steps in this process, which loads the model once, and return its metrics."""
+    from driftline.components.embedding import step  # PyTorch: seconds to import
+
+    with following(Display(title, EMBED_STEPS)), tempfile.TemporaryDirectory(prefix="driftline-run-") as folder:
+        plan, report, dataset = (str(Path(folder) / name) for name in ("plan.json", "report.json", "dataset.json"))
+        step.plan(
+            inputs=inputs,
+            model=model,
+            out=out,
+            columns=settings.columns,
+            prompt=settings.prompt,
+            dtype=settings.dtype,
+            rows_per_shard=settings.rows_per_shard,
+            tasks=1,
+            plan_out=plan,
+        )
+        step.embed(planned=plan, share={"task": 0}, out=report)
+        return step.finish(planned=plan, parts=[report], dataset_out=dataset)
+
+
+def absolute(uri: str) -> str:
+    """Return a local path made absolute, so that it means the same to every task; gs:// URIs as they are."""
+    return uri if is_gcs(uri) else str(Path(uri).absolute())
