@@ -1,7 +1,7 @@
 """The container images that the components run in.
 
-A compiled pipeline names them as they are here unless `driftline compile --image NAME=REFERENCE` gives others: an image's digest in the
-user's own registry, in production.
+A compiled pipeline names them as they are here, unless `driftline compile --image NAME=REFERENCE` gives others: in
+production, an image's digest in the user's own registry.
 """
 
 from typing import Final

@@ -1,8 +1,8 @@
 """What every step shares: a clock, progress in the log, and errors that stand out in it.
 
-Progress goes to the logger ``driftline`` as one JSON object a line, so that a pod's log can be searched by field and the
-`driftline` command can draw a bar from the same lines. Each holds ``driftline`` (start, progress, done, failed), ``step``,
-``task``, ``tasks`` and, where they apply, ``done``, ``of``, ``unit``, ``seconds`` and ``error``.
+Progress goes to the logger ``driftline`` as one JSON object a line, so that a pod's log can be searched by field and
+the `driftline` command can draw a bar from the same lines. Each holds ``driftline`` (start, progress, done, failed),
+``step``, ``task``, ``tasks`` and, where they apply, ``done``, ``of``, ``unit``, ``seconds`` and ``error``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
@@ -42,8 +42,14 @@ class StepClock:
             self._spoke = now
             rate = done / (now - self._began)
             left = (of - done) / rate if rate > 0 else None
-            self.log("progress", done=done, of=of, unit=unit, per_second=round(rate, 1),
-                     seconds_left=None if left is None else round(left, 1))
+            self.log(
+                "progress",
+                done=done,
+                of=of,
+                unit=unit,
+                per_second=round(rate, 1),
+                seconds_left=None if left is None else round(left, 1),
+            )
 
     def log(self, event: Event, **fields: Any) -> None:
         """Write one line of JSON to the log."""
@@ -52,7 +58,7 @@ class StepClock:
 
 
 @contextmanager
-def running(step: str, task: int = 0, tasks: int = 1) -> Iterator[StepClock]:
+def running(step: str, task: int = 0, tasks: int = 1) -> Generator[StepClock]:
     """Run a task of a step: log its start and its end, and the one clear line of an error before it is raised."""
     clock = StepClock(step, task, tasks)
     clock.log("start")

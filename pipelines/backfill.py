@@ -1,11 +1,15 @@
 """The backfill pipeline: texts → embeddings dataset, fanned out over shards."""
 
+# KFP fills a component's outputs in, and takes a bare `list`: neither is in its types.
+# pyright: reportCallIssue=false, reportMissingTypeArgument=false
+
 from collections.abc import Callable
 from typing import Any
 
+from kfp import dsl
+
 from driftline.components.embedding import component as embedding
 from driftline.pipelines.profile import MAX_PARALLELISM, Profile
-from kfp import dsl
 
 NAME = "driftline-backfill"
 

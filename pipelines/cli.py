@@ -31,13 +31,30 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--model", required=True, metavar="M", help="Folder, gs:// prefix or name of a sentence-transformers model.")
+@click.option(
+    "--model",
+    required=True,
+    metavar="M",
+    help="Folder, gs:// prefix or name of a sentence-transformers model.",
+)
 @click.option("--out", required=True, metavar="DATASET", help="Embeddings dataset to write, a gs:// or local folder.")
 @click.option("--id-column", default="id", show_default=True, help="Column that holds the texts' ids.")
 @click.option("--text-column", default="text", show_default=True, help="Column that holds the texts.")
 @click.option("--prompt", default="", help="Name of one of the model's prompts, such as document.")
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Number type of the vectors.")
-@click.option("--rows-per-shard", type=click.IntRange(min=1), default=50_000, show_default=True, help="Texts in a shard.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Number type of the vectors.",
+)
+@click.option(
+    "--rows-per-shard",
+    type=click.IntRange(min=1),
+    default=50_000,
+    show_default=True,
+    help="Texts in a shard.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 def embed(
     inputs: tuple[str, ...],
@@ -71,17 +88,64 @@ def embed(
 @cli.command()
 @click.option("--reference", required=True, metavar="DATASET", help="What the stream used to look like.")
 @click.option("--current", required=True, metavar="DATASET", help="What to compare with it.")
-@click.option("--out", required=True, metavar="DIR", help="Folder for report.html, result.json, run.log and the history.")
-@click.option("--level", type=float, default=0.05, show_default=True, help="Accepted rate of false alarms, between 0 and 1.")
-@click.option("--permutations", type=int, default=500, show_default=True, help="Random relabellings behind the p-value.")
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    help="Folder for report.html, result.json, run.log and the history.",
+)
+@click.option(
+    "--level",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Accepted rate of false alarms, between 0 and 1.",
+)
+@click.option(
+    "--permutations", type=int, default=500, show_default=True, help="Random relabellings behind the p-value."
+)
 @click.option("--kernel", default="rbf", show_default=True, help="Name of the kernel.")
-@click.option("--gamma", default="median", show_default=True, help="Inverse squared length scale of the kernel: a number, or median.")
-@click.option("--components", type=int, default=32, show_default=True, help="Principal components to compare; 0 for whole vectors.")
-@click.option("--sample", type=int, default=0, metavar="N", help="At most N rows of each dataset, chosen by the seed; all where 0.  [default: 0]")
-@click.option("--tasks", type=click.IntRange(1, 200), default=4, show_default=True, metavar="T", help="Kernel tasks to share the work among.")
+@click.option(
+    "--gamma",
+    default="median",
+    show_default=True,
+    help="Inverse squared length scale of the kernel: a number, or median.",
+)
+@click.option(
+    "--components",
+    type=int,
+    default=32,
+    show_default=True,
+    help="Principal components to compare; 0 for whole vectors.",
+)
+@click.option(
+    "--sample",
+    type=int,
+    default=0,
+    metavar="N",
+    help="At most N rows of each dataset, chosen by the seed; all where 0.  [default: 0]",
+)
+@click.option(
+    "--tasks",
+    type=click.IntRange(1, 200),
+    default=4,
+    show_default=True,
+    metavar="T",
+    help="Kernel tasks to share the work among.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, metavar="S", help="Seed of sampling and relabelling.")
-@click.option("--text-column", default="text", show_default=True, help="Carried column that holds the texts to show in the report.")
-@click.option("--history", default="", metavar="DIR", help="Folder of past results for the trend.  [default: history in the output folder]")
+@click.option(
+    "--text-column",
+    default="text",
+    show_default=True,
+    help="Carried column that holds the texts to show in the report.",
+)
+@click.option(
+    "--history",
+    default="",
+    metavar="DIR",
+    help="Folder of past results for the trend.  [default: history in the output folder]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def drift(
     reference: str,
@@ -101,8 +165,8 @@ def drift(
 ) -> None:
     """Tell whether one embeddings dataset still looks like another.
 
-    Runs the drift pipeline on this machine, the same that `driftline compile drift` writes for a cluster. Exit status: 0 no drift,
-    3 drift.
+    Runs the drift pipeline on this machine, the same that `driftline compile drift` writes for a cluster. Exit
+    status: 0 no drift, 3 drift.
     """
     from driftline.components.mmd.two_sample import check_settings
     from driftline.components.sampling.step import check_size
@@ -155,8 +219,22 @@ def _image(context: click.Context, parameter: click.Parameter, values: tuple[str
 @cli.command("compile")
 @click.argument("pipeline", default="drift", metavar="[PIPELINE]")
 @click.option("--out", required=True, metavar="FILE", help="YAML file to write, to upload to Kubeflow.")
-@click.option("--image", "images", multiple=True, callback=_image, metavar="NAME=REF", help="Image reference for embed or kernels, by digest in production; repeatable.")
-@click.option("--gpu", type=click.Choice(["embed", "kernels", "none"]), multiple=True, default=["embed"], show_default=True, help="Fan-outs whose tasks ask for a GPU each; repeatable.")
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    callback=_image,
+    metavar="NAME=REF",
+    help="Image reference for embed or kernels, by digest in production; repeatable.",
+)
+@click.option(
+    "--gpu",
+    type=click.Choice(["embed", "kernels", "none"]),
+    multiple=True,
+    default=["embed"],
+    show_default=True,
+    help="Fan-outs whose tasks ask for a GPU each; repeatable.",
+)
 def compile_(pipeline: str, out: str, images: dict[str, str], gpu: tuple[str, ...]) -> None:
     """Compile a pipeline, drift or backfill, to YAML for a Kubeflow cluster."""
     from driftline.pipelines.compiled import write_pipeline
@@ -167,7 +245,13 @@ def compile_(pipeline: str, out: str, images: dict[str, str], gpu: tuple[str, ..
 
 
 @cli.command()
-@click.option("--folder", default=".demo", show_default=True, metavar="DIR", help="Where the model, the texts and the reports go.")
+@click.option(
+    "--folder",
+    default=".demo",
+    show_default=True,
+    metavar="DIR",
+    help="Where the model, the texts and the reports go.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, metavar="S", help="Seed of the windows and the tests.")
 def demo(folder: str, seed: int) -> None:
     """Find drift in real film reviews: fetch a small model and the texts, embed four windows, test three."""
@@ -196,7 +280,8 @@ def _status(run: Callable[[], Any]) -> int:
     except ModuleNotFoundError as error:
         part = "all" if error.name is None else error.name
         click.echo(
-            f"driftline: the package {part} is not installed; pip install 'driftline[all]', or the extra of this part", err=True
+            f"driftline: the package {part} is not installed; pip install 'driftline[all]', or the extra of this part",
+            err=True,
         )
         return 1
     except (KeyboardInterrupt, click.Abort):

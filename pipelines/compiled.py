@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from kfp.compiler import Compiler
+
 from driftline.components.errors import UsageError
 from driftline.components.storage.store import write_bytes
 from driftline.pipelines.backfill import backfill_pipeline
 from driftline.pipelines.drift import drift_pipeline
 from driftline.pipelines.profile import Profile
-from kfp.compiler import Compiler
 
 PIPELINES: Final[Mapping[str, Callable[[Profile], Callable[..., Any]]]] = {
     "backfill": backfill_pipeline,

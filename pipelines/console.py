@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from driftline.components.steps import LOGGER
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from driftline.components.steps import LOGGER
 
 STDERR: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -69,7 +70,7 @@ class Display:
             self._partial[name, task] = 1.0
         if self._bar is not None and self._row is not None:
             self._bar.update(self._row, completed=self._done(), description=f"{self._title}: {_line(record)}")
-        elif event != "start":
+        elif event != "start" and (event != "progress" or "of" in record):
             STDERR.print(f"{self._title}: {_line(record)}", markup=False)
 
     def _done(self) -> float:
@@ -116,7 +117,7 @@ class _Forward(logging.Handler):
 
 
 @contextmanager
-def following(display: Display) -> Iterator[None]:
+def following(display: Display) -> Generator[None]:
     """Show what steps in this process log, for as long as the block lasts."""
     handler = _Forward(display)
     level, propagate = LOGGER.level, LOGGER.propagate

@@ -1,14 +1,18 @@
 """The drift pipeline: reference and current embeddings → sample → PCA → kernel tasks → MMD test → report."""
 
+# KFP fills a component's outputs in, and takes a bare `list`: neither is in its types.
+# pyright: reportCallIssue=false, reportMissingTypeArgument=false
+
 from collections.abc import Callable
 from typing import Any
+
+from kfp import dsl
 
 from driftline.components.kernel import component as kernel
 from driftline.components.mmd import component as mmd
 from driftline.components.projection import component as projection
 from driftline.components.sampling import component as sampling
 from driftline.pipelines.profile import MAX_PARALLELISM, Profile
-from kfp import dsl
 
 NAME = "driftline-drift"
 
@@ -72,7 +76,11 @@ def drift_pipeline(profile: Profile) -> Callable[..., Any]:
         spec = planned.outputs["kernel_spec"]
         with dsl.ParallelFor(planned.outputs["Output"], parallelism=MAX_PARALLELISM, name="kernel") as share:
             summed = profile.place(
-                kernel.kernel_sums(share=share, kernel_spec=spec), "kernels", cpu="2", memory="4Gi", gpu="kernels"
+                kernel.kernel_sums(share=share, kernel_spec=spec),
+                "kernels",
+                cpu="2",
+                memory="4Gi",
+                gpu="kernels",
             )
         tested = profile.place(
             mmd.mmd_test(

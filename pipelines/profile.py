@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from driftline.components.images import BY_NAME
 from kfp import kubernetes
+
+from driftline.components.images import BY_NAME
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 GPU_NODES: Final = {"nvidia.com/gpu.present": "true"}  # the label that NVIDIA's GPU feature discovery sets

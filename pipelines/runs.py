@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -38,8 +38,8 @@ class DriftSettings:
 def run_drift(reference: str, current: str, out: str, settings: DriftSettings, title: str = "drift") -> DriftResult:
     """Run the drift pipeline through KFP's local runner and return its result.
 
-    Everything that the tasks print goes to ``run.log`` in the output folder. Working files are removed, also when a task
-    fails.
+    Everything that the tasks print goes to ``run.log`` in the output folder. Working files are removed, also when a
+    task fails.
     """
     write_bytes(join(out, "run.log"), b"")  # an output that cannot be written is found before the work
     arguments = {"reference": reference, "current": current, "out": out, **asdict(settings)}
@@ -58,7 +58,7 @@ def run_drift(reference: str, current: str, out: str, settings: DriftSettings, t
 class EmbedSettings:
     """The backfill's settings."""
 
-    columns: TextColumns = TextColumns()
+    columns: TextColumns = field(default_factory=TextColumns)
     prompt: str = ""
     dtype: str = "float32"
     rows_per_shard: int = 0
@@ -70,7 +70,10 @@ def run_embed(
     """Run the backfill's steps in this process, which loads the model once, and return its metrics."""
     from driftline.components.embedding import step  # PyTorch: seconds to import
 
-    with following(Display(title, EMBED_STEPS)), tempfile.TemporaryDirectory(prefix="driftline-run-") as folder:
+    with (
+        following(Display(title, EMBED_STEPS)),
+        tempfile.TemporaryDirectory(prefix="driftline-run-") as folder,
+    ):
         plan, report, dataset = (str(Path(folder) / name) for name in ("plan.json", "report.json", "dataset.json"))
         step.plan(
             inputs=inputs,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal
 
 from driftline.components.errors import UsageError
 from driftline.components.storage.texts import TextColumns, TextSource
@@ -76,7 +76,9 @@ class BackfillPlan:
 
     def shard_key(self, shard: int) -> str:
         """Return the identity of everything that decides a shard's content: texts, columns, model, settings."""
-        parts = [(self.sources[piece.source].crc32c, self.sources[piece.source].bytes, piece) for piece in self.shards[shard]]
+        parts = [
+            (self.sources[piece.source].crc32c, self.sources[piece.source].bytes, piece) for piece in self.shards[shard]
+        ]
         content = [
             [crc, size, piece.start, piece.rows, self.sources[piece.source].format] for crc, size, piece in parts
         ]
@@ -84,22 +86,6 @@ class BackfillPlan:
         carried = [list(field) for source in self.sources for field in source.carried]
         canonical = json.dumps([content, settings, carried], sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_json` wrote."""
-        return cls(
-            **{
-                **values,
-                "columns": TextColumns(**values["columns"]),
-                "sources": tuple(TextSource.from_json(source) for source in values["sources"]),
-                "shards": tuple(tuple(Slice(**piece) for piece in shard) for shard in values["shards"]),
-            }
-        )
 
 
 def cut(rows: Sequence[int], rows_per_shard: int) -> tuple[tuple[Slice, ...], ...]:

@@ -1,7 +1,11 @@
 """KFP declarations of the backfill's steps."""
 
-from driftline.components.images import EMBED
+# KFP's parameters are bare `list` and `dict`.
+# pyright: reportMissingTypeArgument=false
+
 from kfp import dsl
+
+from driftline.components.images import EMBED
 
 
 @dsl.component(base_image=EMBED, install_kfp_package=False)

@@ -9,7 +9,8 @@ from typing import Self, cast
 import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Normalize
+from sentence_transformers.base.modules.normalize import Normalize
+from transformers.utils import logging as transformers_logging
 
 from driftline.components.embedding.model_folder import check_model_folder
 from driftline.components.errors import DataError, UsageError
@@ -22,7 +23,8 @@ class Encoder:
     """A model in memory, ready to encode.
 
     Every module of the model is honoured: transformer, pooling of any kind, dense layers, normalisation, prompts.
-    Nothing is done to a text but what the model's own tokenizer does; what exceeds the model's maximum length is cut there.
+    Nothing is done to a text but what the model's own tokenizer does; what exceeds the model's maximum length is cut
+    there.
 
     Attributes:
         dimension: length of a vector.
@@ -35,7 +37,9 @@ class Encoder:
         self._prompt = check_prompt(model, name, prompt)
         dimension = model.get_embedding_dimension()
         if dimension is None:
-            raise DataError(f"model {name}: it does not say how long its vectors are, so it makes none; is it an encoder?")
+            raise DataError(
+                f"model {name}: it does not say how long its vectors are, so it makes none; is it an encoder?"
+            )
         self.dimension: int = dimension
         self.normalized: bool = any(isinstance(module, Normalize) for module in model)
 
@@ -54,6 +58,7 @@ class Encoder:
             UsageError: the model has no such prompt.
         """
         check_model_folder(folder, name)
+        transformers_logging.disable_progress_bar()  # a bar over weights tears the step's own progress apart
         try:
             model = SentenceTransformer(
                 str(folder),
@@ -89,7 +94,7 @@ class Encoder:
 
 
 def check_prompt(model: SentenceTransformer, name: str, prompt: str) -> str | None:
-    """Return the prompt's name, or None for the model's default. Raises UsageError where the model has no such prompt."""
+    """Return the prompt's name, or None for the model's default. Raises UsageError where the model has none such."""
     if not prompt:
         return None
     if prompt not in model.prompts:

@@ -12,7 +12,13 @@ from typing import Any, Final
 
 from driftline.components.errors import DataError
 
-_TOKENIZERS: Final = ("tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+_TOKENIZERS: Final = (
+    "tokenizer.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
 _PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _IDENTITY: Final = ("*.safetensors", "*.json", "*.txt", "*.model")
 _OWN_MODULES: Final = "sentence_transformers."
@@ -46,7 +52,9 @@ def check_model_folder(folder: Path, name: str) -> None:
                 "use a model made of sentence-transformers' own modules"
             )
         if list(place.glob("pytorch_model.bin")) and not list(place.glob("*.safetensors")):
-            raise DataError(f"model {name}: {place.name}/pytorch_model.bin is a pickle; save the model with safetensors")
+            raise DataError(
+                f"model {name}: {place.name}/pytorch_model.bin is a pickle; save the model with safetensors"
+            )
     config = _read_json(folder / "config.json", name, default={})
     if config.get("auto_map"):
         raise DataError(
@@ -55,7 +63,8 @@ def check_model_folder(folder: Path, name: str) -> None:
         )
     if config and not any(list(folder.rglob(tokenizer)) for tokenizer in _TOKENIZERS):
         raise DataError(
-            f"model {name}: no tokenizer found (one of {', '.join(_TOKENIZERS)}); copy the tokenizer's files into the folder"
+            f"model {name}: no tokenizer found (one of {', '.join(_TOKENIZERS)}); copy the tokenizer's files "
+            "into the folder"
         )
 
 

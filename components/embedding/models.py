@@ -1,8 +1,8 @@
-"""Where a model comes from: a folder, a gs:// prefix or a name on the Hugging Face hub; always loaded from a local folder."""
+"""Where a model comes from: a folder, a gs:// prefix or a name on the Hugging Face hub; all end in a local folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ class ModelFolder:
 
 
 @contextmanager
-def open_model(model: str) -> Iterator[ModelFolder]:
+def open_model(model: str) -> Generator[ModelFolder]:
     """Bring a model to the local disk, check that it is safe to load, and say what it is.
 
     Args:

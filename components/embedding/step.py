@@ -16,8 +16,9 @@ from driftline.components.errors import DataError, UsageError
 from driftline.components.steps import StepClock, running
 from driftline.components.storage.dataset import finished_shard, write_manifest, write_shard
 from driftline.components.storage.manifest import MANIFEST_NAME, Manifest, Shard
-from driftline.components.storage.store import exists, join, list_files, read_json, remove, write_json
+from driftline.components.storage.store import exists, join, list_files, remove, write_json
 from driftline.components.storage.texts import TextColumns, carried_schema, read_texts, scan_texts
+from driftline.components.storage.values import read_value, write_value
 
 BATCH_ROWS = 1024
 """Texts handed to the encoder at a time; it sorts them by length."""
@@ -90,7 +91,7 @@ def plan(
             seconds=0.0,
         )
         _withdraw_other(planned)
-        write_json(plan_out, dataclasses.replace(planned, seconds=clock.seconds).to_json())
+        write_value(plan_out, dataclasses.replace(planned, seconds=clock.seconds))
         return [{"task": task} for task in range(planned.tasks)]
 
 
@@ -116,13 +117,14 @@ def embed(*, planned: str, share: Mapping[str, float], out: str) -> None:
         share: which task this is, ``{"task": number}``; numbers may arrive as floats.
         out: path of the artifact to write.
     """
-    known = BackfillPlan.from_json(read_json(planned))
+    known = read_value(planned, BackfillPlan)
     task = int(share["task"])
     with running("embed", task, known.tasks) as clock, open_model(known.model) as folder:
         revision = f"{folder.revision};prompt={known.prompt}" if known.prompt else folder.revision
         if revision != known.revision:
             raise DataError(
-                f"model {known.model}: it changed from {known.revision} to {revision} during the run; start the run again"
+                f"model {known.model}: it changed from {known.revision} to {revision} during the run; "
+                "start the run again"
             )
         encoder = Encoder.load(folder.path, known.model, prompt=known.prompt)
         total = sum(known.shard_rows(shard) for shard in known.share(task))
@@ -138,7 +140,7 @@ def embed(*, planned: str, share: Mapping[str, float], out: str) -> None:
             done += shard.rows
             written.append((number, shard))
         report = TaskReport(tuple(written), encoder.dimension, encoder.normalized, texts, clock.seconds)
-        write_json(out, dataclasses.asdict(report))
+        write_value(out, report)
 
 
 def _embedded(
@@ -170,17 +172,19 @@ def finish(*, planned: str, parts: Sequence[str], dataset_out: str) -> dict[str,
         dataset_out: path of the artifact to write: the dataset's manifest and URI.
     """
     with running("finish") as clock:
-        known = BackfillPlan.from_json(read_json(planned))
-        reports = [read_json(part) for part in parts]
-        shards = {int(number): Shard(**shard) for report in reports for number, shard in report["shards"]}
+        known = read_value(planned, BackfillPlan)
+        reports = [read_value(part, TaskReport) for part in parts]
+        shards = dict(shard for report in reports for shard in report.shards)
         missing = sorted(set(range(len(known.shards))) - set(shards))
         if missing:
-            raise DataError(f"{known.out}: {len(missing)} shards are missing, the first is {missing[0]}; run the backfill again")
+            raise DataError(
+                f"{known.out}: {len(missing)} shards are missing, the first is {missing[0]}; run the backfill again"
+            )
         manifest = Manifest(
             known.model_name,
             known.revision,
-            reports[0]["dimension"],
-            normalized=reports[0]["normalized"],
+            reports[0].dimension,
+            normalized=reports[0].normalized,
             dtype=known.dtype,
             columns=("text", *carried_schema(known.sources).names),
             shards=tuple(shards[number] for number in range(len(known.shards))),
@@ -188,8 +192,8 @@ def finish(*, planned: str, parts: Sequence[str], dataset_out: str) -> dict[str,
         write_manifest(known.out, manifest)
         _remove_strays(known)
         write_json(dataset_out, {"uri": known.out, "manifest": manifest.to_json()})
-        seconds = sum(report["seconds"] for report in reports)
-        encoded = sum(report["texts"] for report in reports)
+        seconds = sum(report.seconds for report in reports)
+        encoded = sum(report.texts for report in reports)
         clock.log("progress", rows=manifest.rows, encoded=encoded)
     return {
         "texts": float(manifest.rows),
@@ -215,4 +219,3 @@ def dtype_of(name: str) -> DType:
     if name == "float32" or name == "float16":
         return name
     raise UsageError(f"dtype: expected float32 or float16, got {name!r}")
-

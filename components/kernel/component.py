@@ -1,7 +1,11 @@
 """KFP declarations of the kernel steps."""
 
-from driftline.components.images import KERNELS
+# KFP's parameters are bare `list` and `dict`.
+# pyright: reportMissingTypeArgument=false
+
 from kfp import dsl
+
+from driftline.components.images import KERNELS
 
 
 @dsl.component(base_image=KERNELS, install_kfp_package=False)

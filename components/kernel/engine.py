@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 TileFunction = Callable[[jax.Array, jax.Array], jax.Array]
 
 FLOAT64_ROWS: Final = 8192
-"""Up to this many pooled rows tiles are float64: the cost is small, and float32 errors have few pairs to average over."""
+"""Up to this many pooled rows tiles are float64: it costs little, and float32 errors have few pairs to average over."""
 FLOAT32_NORM: Final = 1e3
 """Above this squared norm in scaled coordinates, a squared distance taken as a difference of norms loses too many of
 float32's digits."""
@@ -87,9 +87,7 @@ def sum_tiles(
         panel = lru_cache(maxsize=max(2, _PANEL_CACHE_BYTES // panel_bytes))(panels.panel)
         for done, (i, j) in enumerate(tiles.tolist(), start=1):
             tile_sums = _diagonal_tile if i == j else _tile
-            rows, columns, within = tile_sums(
-                data[i], data[j], panel(i), panel(j), tile=kernel.tile
-            )
+            rows, columns, within = tile_sums(data[i], data[j], panel(i), panel(j), tile=kernel.tile)
             sums.add_rows(i, np.asarray(rows))
             if i != j:
                 sums.add_rows(j, np.asarray(columns))

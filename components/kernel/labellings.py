@@ -91,9 +91,7 @@ class LabelPanels:
         Rows past the end of the pooled sample are 0 in every column, so that they add nothing to any sum.
         """
         start = np.uint32(index * self._block)
-        return _panel(
-            *self._key, self._cut_words, self._cut_rows, self._n, self._rows, start, block=self._block
-        )
+        return _panel(*self._key, self._cut_words, self._cut_rows, self._n, self._rows, start, block=self._block)
 
 
 @partial(jax.jit, static_argnames=("block",))

@@ -20,6 +20,7 @@ from driftline.components.errors import UsageError
 
 DEFAULT_BLOCK: Final = 1024
 _MULTIPLE: Final = 128  # keeps tiles aligned to vector registers and the panels' pairs of rows whole
+_STRETCH: Final = 8  # cells of the curve for a block: enough that stretching keeps its shape
 _MAX_BLOCKS: Final = 4096  # a grid of 8 million tiles takes 64 MB; more rows take larger blocks
 
 
@@ -55,10 +56,15 @@ class BlockGrid:
         return index * self.block, min((index + 1) * self.block, self.rows)
 
     def tiles(self) -> NDArray[np.int32]:
-        """Return every tile (i, j) with i ≤ j, shape (tiles, 2), in the order of a Hilbert curve."""
-        side = 1 << max(0, (self.blocks - 1).bit_length())
+        """Return every tile (i, j) with i ≤ j, shape (tiles, 2), in the order of a Hilbert curve.
+
+        The grid is stretched to fill the curve's square: cut off at its own size, it would leave the curve in strips,
+        and tasks in pieces that lie far apart.
+        """
+        side = _STRETCH << max(0, (self.blocks - 1).bit_length())
         i, j = np.triu_indices(self.blocks)
-        order = np.argsort(_hilbert_position(i.astype(np.int64), j.astype(np.int64), side), kind="stable")
+        x, y = ((2 * index + 1) * side // (2 * self.blocks) for index in (i, j))
+        order = np.argsort(_hilbert_position(x, y, side), kind="stable")
         return np.stack([i[order], j[order]], axis=1).astype(np.int32)
 
     def share(self, task: int, tasks: int) -> NDArray[np.int32]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,15 +63,6 @@ class KernelSpec:
     def panels(self) -> LabelPanels:
         """The labellings."""
         return LabelPanels(self.seed, np.array(self.cuts, np.uint64), self.n, self.rows, self.block)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON-ready values. A cut is a whole number of up to 64 bits, which JSON's syntax allows."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_json` wrote."""
-        return cls(**{**values, "cuts": tuple(values["cuts"])})
 
 
 @dataclass(frozen=True, slots=True)

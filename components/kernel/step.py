@@ -18,11 +18,20 @@ from driftline.components.projection.projected import ProjectedSample
 from driftline.components.random_bits import check_seed
 from driftline.components.steps import running
 from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.store import create, read_json, write_json
+from driftline.components.storage.store import create
+from driftline.components.storage.values import read_value, write_value
 
 
 def plan(
-    *, projected: str, kernel: str, gamma: str, permutations: int, level: float, seed: int, tasks: int, out: str
+    *,
+    projected: str,
+    kernel: str,
+    gamma: str,
+    permutations: int,
+    level: float,
+    seed: int,
+    tasks: int,
+    out: str,
 ) -> list[dict[str, int]]:
     """Settle the bandwidth, the relabellings and the tasks; write the spec and return one item for each task.
 
@@ -39,7 +48,7 @@ def plan(
     with running("plan") as clock:
         check_seed(seed)
         rank_of_threshold(permutations, level)
-        sample = ProjectedSample.from_json(read_json(projected))
+        sample = read_value(projected, ProjectedSample)
         bandwidth = parse_gamma(gamma)
         if bandwidth == MEDIAN:
             rows = median_rows(seed, sample.rows)
@@ -60,7 +69,7 @@ def plan(
             tasks=grid.useful_tasks(tasks),
             seconds=0.0,
         )
-        write_json(out, dataclasses.replace(spec, seconds=clock.seconds).to_json())
+        write_value(out, dataclasses.replace(spec, seconds=clock.seconds))
         return [{"task": task} for task in range(spec.tasks)]
 
 
@@ -72,7 +81,7 @@ def sums(*, spec: str, share: Mapping[str, float], out: str) -> None:
         share: which task this is, ``{"task": number}``; numbers may arrive as floats.
         out: path of the artifact to write, a NumPy archive.
     """
-    known = KernelSpec.from_json(read_json(spec))
+    known = read_value(spec, KernelSpec)
     task = int(share["task"])
     with running("kernel", task, known.tasks) as clock:
         tiles = known.grid.share(task, known.tasks)

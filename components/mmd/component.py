@@ -1,7 +1,8 @@
 """KFP declarations of the test and report steps."""
 
-from driftline.components.images import KERNELS
 from kfp import dsl
+
+from driftline.components.images import KERNELS
 
 
 @dsl.component(base_image=KERNELS, install_kfp_package=False)

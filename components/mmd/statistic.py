@@ -21,9 +21,7 @@ from driftline.components.kernel.plan import BlockGrid
 from driftline.components.kernel.sums import KernelSums
 
 
-def mmd2_unbiased(
-    a: ArrayLike, b: ArrayLike, t: float, n: int, m: int
-) -> NDArray[np.float64]:
+def mmd2_unbiased(a: ArrayLike, b: ArrayLike, t: float, n: int, m: int) -> NDArray[np.float64]:
     """Return MMD²_u for each labelling, of the shape of ``a`` and ``b``."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     return a / (n * (n - 1)) + (t - 2 * b + a) / (m * (m - 1)) - 2 * (b - a) / (n * m)
@@ -53,8 +51,8 @@ def witness(sums: KernelSums, n: int) -> NDArray[np.float64]:
     """Return each row's witness, (N,): its mean kernel value with the reference minus that with the current sample.
 
     A row is left out of the mean over its own sample (Lloyd and Ghahramani, "Statistical model criticism using kernel
-    two sample tests", NIPS 2015, without the self term). Above 0 the row looks more like the reference, below 0 more like the
-    current window.
+    two sample tests", NIPS 2015, without the self term). Above 0 the row looks more like the reference, below 0 more
+    like the current window.
     """
     to_all, to_reference = sums.rows[:, 0], sums.rows[:, 1]
     m = len(to_all) - n

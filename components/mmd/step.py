@@ -1,11 +1,11 @@
-"""The steps that turn kernel sums into a decision, and a decision into a result, a report and a record in the history."""
+"""The steps from kernel sums to a decision, and from a decision to a result, a report and a record in the history."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,14 @@ from driftline.components.projection.projected import ProjectedSample, Projectio
 from driftline.components.sampling.pooled import PooledSample, Side
 from driftline.components.steps import running
 from driftline.components.storage.history import append_history, read_history
-from driftline.components.storage.store import join, open_read, read_json, remove_tree, write_bytes, write_json
+from driftline.components.storage.store import (
+    join,
+    open_read,
+    remove_tree,
+    write_bytes,
+    write_json,
+)
+from driftline.components.storage.values import read_value, write_value
 
 MOVED_TEXTS = 10
 """Texts shown in either direction."""
@@ -55,11 +62,6 @@ class Outcome:
     kernel_seconds: float
     seconds: float
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read what ``dataclasses.asdict`` gave."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
 
 def test(*, spec: str, parts: Sequence[str], level: float, out: str) -> None:
     """Add up the kernel tasks' sums and decide at a level.
@@ -71,7 +73,7 @@ def test(*, spec: str, parts: Sequence[str], level: float, out: str) -> None:
         out: path of the artifact to write.
     """
     with running("test") as clock:
-        known = KernelSpec.from_json(read_json(spec))
+        known = read_value(spec, KernelSpec)
         seconds: list[float] = []
 
         def read() -> Iterator[PartialSums]:
@@ -100,7 +102,7 @@ def test(*, spec: str, parts: Sequence[str], level: float, out: str) -> None:
             kernel_seconds=sum(seconds),
             seconds=clock.seconds,
         )
-        write_json(out, dataclasses.asdict(outcome))
+        write_value(out, outcome)
 
 
 test.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  # a step, not a test case
@@ -141,11 +143,11 @@ def report(
         report_out: path of the report artifact.
     """
     with running("report") as clock:
-        pooled = PooledSample.from_json(read_json(sample))
-        fitted = Projection.from_json(read_json(projection))
-        seen = ProjectedSample.from_json(read_json(projected))
-        known = KernelSpec.from_json(read_json(spec))
-        found = Outcome.from_json(read_json(outcome))
+        pooled = read_value(sample, PooledSample)
+        fitted = read_value(projection, Projection)
+        seen = read_value(projected, ProjectedSample)
+        known = read_value(spec, KernelSpec)
+        found = read_value(outcome, Outcome)
         result = _result(pooled, fitted, seen, known, found, text_column)
         history = history or join(out, "history")
         append_history(history, _record(result), key=pooled.run)

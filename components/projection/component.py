@@ -1,7 +1,8 @@
 """KFP declarations of the projection steps."""
 
-from driftline.components.images import KERNELS
 from kfp import dsl
+
+from driftline.components.images import KERNELS
 
 
 @dsl.component(base_image=KERNELS, install_kfp_package=False)
@@ -34,11 +35,9 @@ def project(
     Args:
         pooled_sample: Which rows of which datasets to project.
         projection: The fitted projection.
-        out: The run's folder, gs:// or shared by all pods; the projected vectors lie below it until the report is written.
+        out: The run's folder, gs:// or shared by all pods; the vectors lie below it until the report is written.
         projected_sample: Where the projected vectors lie, and what the report draws of them, as JSON.
     """
     from driftline.components.projection import step
 
-    step.project(
-        sample=pooled_sample.path, projection=projection.path, workspace=out, out=projected_sample.path
-    )
+    step.project(sample=pooled_sample.path, projection=projection.path, workspace=out, out=projected_sample.path)

@@ -7,9 +7,9 @@ eigendecomposition of the covariance then gives the components.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,25 +97,6 @@ class PCA:
     def project(self, x: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return the coordinates of the rows of x, (rows, d) → (rows, k) float64."""
         return (np.asarray(x, np.float64) - self.mean) @ self.components.T
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON-ready values; floats survive the round trip bit for bit."""
-        return {
-            "mean": self.mean.tolist(),
-            "components": self.components.tolist(),
-            "explained_variance": self.explained_variance.tolist(),
-            "explained_variance_ratio": self.explained_variance_ratio.tolist(),
-        }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_json` wrote."""
-        return cls(
-            np.array(values["mean"], np.float64),
-            np.array(values["components"], np.float64),
-            np.array(values["explained_variance"], np.float64),
-            np.array(values["explained_variance_ratio"], np.float64),
-        )
 
 
 def check_components(components: int, *, dimension: int, rows: int) -> None:

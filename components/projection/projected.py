@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
+
+import numpy as np
 
 from driftline.components.projection.pca import PCA
 
@@ -17,23 +17,38 @@ class Projection:
     """A PCA fitted on the pooled sample, and how much of it the test uses.
 
     Attributes:
-        pca: at least the axes of the picture, where the vectors have as many dimensions.
+        mean: (d,), as of :class:`PCA`.
+        directions: (k, d), at least the axes of the picture where the vectors have as many dimensions.
+        explained_variance: (k,).
+        explained_variance_ratio: (k,).
         components: dimensions that the test sees; 0 for whole vectors, centred only.
         seconds: how long the fit took.
     """
 
-    pca: PCA
+    mean: tuple[float, ...]
+    directions: tuple[tuple[float, ...], ...]
+    explained_variance: tuple[float, ...]
+    explained_variance_ratio: tuple[float, ...]
     components: int
     seconds: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return {"pca": self.pca.to_json(), "components": self.components, "seconds": self.seconds}
-
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_json` wrote."""
-        return cls(PCA.from_json(values["pca"]), values["components"], values["seconds"])
+    def of(cls, pca: PCA, components: int, seconds: float) -> Self:
+        """Return a fitted PCA as plain values."""
+        return cls(
+            tuple(pca.mean.tolist()),
+            tuple(tuple(row) for row in pca.components.tolist()),
+            tuple(pca.explained_variance.tolist()),
+            tuple(pca.explained_variance_ratio.tolist()),
+            components,
+            seconds,
+        )
+
+    @property
+    def pca(self) -> PCA:
+        """The fitted PCA."""
+        fields = self.mean, self.directions, self.explained_variance, self.explained_variance_ratio
+        return PCA(*(np.array(field, np.float64) for field in fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +78,3 @@ class ProjectedSample:
     reference_points: tuple[tuple[float, ...], ...]
     current_points: tuple[tuple[float, ...], ...]
     seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_json` wrote."""
-        points = {
-            side: tuple(tuple(point) for point in values[side]) for side in ("reference_points", "current_points")
-        }
-        ratios = {
-            name: tuple(values[name]) for name in ("explained_variance_ratio", "picture_explained_variance_ratio")
-        }
-        return cls(**{**values, **points, **ratios})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -18,7 +17,8 @@ from driftline.components.sampling.pooled import PooledSample
 from driftline.components.steps import StepClock, running
 from driftline.components.storage.dataset import write_manifest, write_shard
 from driftline.components.storage.manifest import Manifest, Shard
-from driftline.components.storage.store import join, read_json, write_json
+from driftline.components.storage.store import join
+from driftline.components.storage.values import read_value, write_value
 
 WORK = "work"
 """Folder, below a run's output, of working files; each run has one of its own in it."""
@@ -36,13 +36,12 @@ def fit(*, sample: str, components: int, out: str) -> None:
         out: path of the artifact to write.
     """
     with running("fit") as clock:
-        pooled = PooledSample.from_json(read_json(sample))
+        pooled = read_value(sample, PooledSample)
         if components:
             check_components(components, dimension=pooled.dimension, rows=pooled.rows)
         moments = gather(vectors for vectors in _vectors(pooled, clock))
         axes = max(components, min(PICTURE_AXES, pooled.dimension, pooled.rows - 1))
-        projection = Projection(PCA.fit(moments, axes), components, 0.0)
-        write_json(out, dataclasses.replace(projection, seconds=clock.seconds).to_json())
+        write_value(out, Projection.of(PCA.fit(moments, axes), components, clock.seconds))
 
 
 def project(*, sample: str, projection: str, workspace: str, out: str) -> None:
@@ -55,15 +54,16 @@ def project(*, sample: str, projection: str, workspace: str, out: str) -> None:
         out: path of the artifact to write.
     """
     with running("project") as clock:
-        pooled = PooledSample.from_json(read_json(sample))
-        fitted = Projection.from_json(read_json(projection))
+        pooled = read_value(sample, PooledSample)
+        fitted = read_value(projection, Projection)
         uri = join(workspace, WORK, pooled.run)
-        writer = _Projector(fitted)
+        writer = _Projector(fitted.pca, fitted.components)
         shards = _write(uri, pooled, writer, clock)
         model = f"{pooled.reference.model} projected"
         dimension = fitted.components or pooled.dimension
         write_manifest(
-            uri, Manifest(model, pooled.run, dimension, normalized=False, dtype="float32", columns=(), shards=shards)
+            uri,
+            Manifest(model, pooled.run, dimension, normalized=False, dtype="float32", columns=(), shards=shards),
         )
         projected = ProjectedSample(
             uri=uri,
@@ -71,23 +71,21 @@ def project(*, sample: str, projection: str, workspace: str, out: str) -> None:
             rows=pooled.rows,
             largest_norm=writer.largest_norm,
             components=fitted.components,
-            explained_variance_ratio=tuple(fitted.pca.explained_variance_ratio[: fitted.components].tolist()),
-            picture_explained_variance_ratio=tuple(
-                fitted.pca.explained_variance_ratio[:PICTURE_AXES].tolist()
-            ),
+            explained_variance_ratio=fitted.explained_variance_ratio[: fitted.components],
+            picture_explained_variance_ratio=fitted.explained_variance_ratio[:PICTURE_AXES],
             reference_points=_picture(writer.pictures, pooled.seed, 0, pooled.n),
             current_points=_picture(writer.pictures, pooled.seed, pooled.n, pooled.rows),
             seconds=clock.seconds,
         )
-        write_json(out, projected.to_json())
+        write_value(out, projected)
 
 
 class _Projector:
     """Turns vectors into those that the test sees, and keeps what the report needs of them."""
 
-    def __init__(self, projection: Projection) -> None:
-        self._pca = projection.pca
-        self._components = projection.components
+    def __init__(self, pca: PCA, components: int) -> None:
+        self._pca = pca
+        self._components = components
         self.largest_norm = 0.0
         self.pictures: list[NDArray[np.float32]] = []
 
@@ -119,9 +117,7 @@ def _write(uri: str, pooled: PooledSample, projector: _Projector, clock: StepClo
 
     def flush() -> None:
         name = f"part-{len(shards):05d}.parquet"
-        shards.append(
-            write_shard(uri, name, batches, dimension=dimension, dtype="float32", key=f"{pooled.run}/{name}")
-        )
+        shards.append(write_shard(uri, name, batches, dimension=dimension, dtype="float32", key=f"{pooled.run}/{name}"))
         batches.clear()
 
     for ids, vectors in pooled.batches():
@@ -139,9 +135,7 @@ def _write(uri: str, pooled: PooledSample, projector: _Projector, clock: StepClo
     return tuple(shards)
 
 
-def _picture(
-    parts: list[NDArray[np.float32]], seed: int, start: int, stop: int
-) -> tuple[tuple[float, ...], ...]:
+def _picture(parts: list[NDArray[np.float32]], seed: int, start: int, stop: int) -> tuple[tuple[float, ...], ...]:
     points = np.concatenate(parts)[start:stop]
     chosen = choose_rows(seed, SAMPLE_PICTURE, len(points), PICTURE_POINTS)
     return tuple(tuple(point) for point in points[chosen].tolist())

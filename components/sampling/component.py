@@ -1,7 +1,8 @@
 """KFP declaration of the sampling step."""
 
-from driftline.components.images import KERNELS
 from kfp import dsl
+
+from driftline.components.images import KERNELS
 
 
 @dsl.component(base_image=KERNELS, install_kfp_package=False)

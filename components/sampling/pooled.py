@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,16 +109,6 @@ class PooledSample:
             first += side.sampled
         return [found[row] for row in rows]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_json` wrote."""
-        sides = {name: Side(**values[name]) for name in ("reference", "current")}
-        return cls(**{**values, **sides})
-
 
 def pair(
     run: str, created: str, reference: EmbeddingsDataset, current: EmbeddingsDataset, size: int, seed: int
@@ -157,7 +145,14 @@ def pair(
         manifest = dataset.manifest
         sampled = min(size, dataset.rows) if size else dataset.rows
         return Side(
-            dataset.uri, manifest.digest, manifest.model, manifest.revision, manifest.dimension, dataset.rows, sampled, stream
+            dataset.uri,
+            manifest.digest,
+            manifest.model,
+            manifest.revision,
+            manifest.dimension,
+            dataset.rows,
+            sampled,
+            stream,
         )
 
     return PooledSample(run, created, seed, side(reference, SAMPLE_REFERENCE), side(current, SAMPLE_CURRENT), 0.0)

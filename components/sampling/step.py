@@ -11,7 +11,7 @@ from driftline.components.random_bits import check_seed
 from driftline.components.sampling.pooled import pair
 from driftline.components.steps import running
 from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.store import write_json
+from driftline.components.storage.values import write_value
 
 
 def run(*, reference: str, current: str, size: int, seed: int, out: str) -> None:
@@ -30,7 +30,7 @@ def run(*, reference: str, current: str, size: int, seed: int, out: str) -> None
         created = datetime.now(UTC).isoformat(timespec="seconds")
         datasets = EmbeddingsDataset.open(reference), EmbeddingsDataset.open(current)
         sample = pair(uuid.uuid4().hex, created, *datasets, size, seed)
-        write_json(out, dataclasses.replace(sample, seconds=clock.seconds).to_json())
+        write_value(out, dataclasses.replace(sample, seconds=clock.seconds))
 
 
 def check_size(size: int) -> None:

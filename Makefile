@@ -1,0 +1,80 @@
+# Driftline: `make help` lists what there is.
+SHELL := /bin/sh
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := components pipelines
+# Pytest's own options: `make test TESTS=tests/components/kernel PYTEST_ARGS=-x`
+TESTS ?= tests
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint typecheck format compile golden bench images lock clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The environment is made once, and again when the locked versions change. The package is installed anew when a source
+# file comes or goes: a strict editable install links files one by one.
+$(VENV)/.locked: requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	touch $@
+
+$(VENV)/.sources: FORCE
+	@mkdir -p $(VENV)
+	@find $(SOURCES) pyproject.toml -name '*.py' -o -name '*.toml' -o -name '*.j2' -o -name '*.css' -o -name py.typed \
+		| LC_ALL=C sort > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+$(VENV)/.installed: $(VENV)/.locked $(VENV)/.sources pyproject.toml
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--editable . --config-settings editable_mode=strict
+	touch $@
+
+.PHONY: FORCE
+FORCE:
+
+demo: $(VENV)/.installed ## Find drift in real film reviews, from texts to reports
+	$(BIN)/driftline demo
+
+test: $(VENV)/.installed ## Run the tests, the layers' check, the linters and the type checker
+	$(MAKE) --no-print-directory lint
+	PYTHONSAFEPATH=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
+
+lint: $(VENV)/.installed ## Check style, layers and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory typecheck
+
+typecheck: $(VENV)/.installed ## Check types
+	$(BIN)/pyright
+
+format: $(VENV)/.installed ## Format the sources
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+golden: $(VENV)/.installed ## Write the golden files that the tests compare compiled pipelines with
+	$(BIN)/driftline compile drift --out tests/pipelines/golden/drift.yaml
+	$(BIN)/driftline compile backfill --out tests/pipelines/golden/backfill.yaml
+
+compile: $(VENV)/.installed ## Compile the pipelines to build/pipelines/*.yaml
+	@mkdir -p build/pipelines
+	$(BIN)/driftline compile drift --out build/pipelines/drift.yaml
+	$(BIN)/driftline compile backfill --out build/pipelines/backfill.yaml
+
+bench: $(VENV)/.installed ## Measure speed and memory, printed as tables and written to bench-results/
+	PYTHONSAFEPATH=1 $(BIN)/python -m tests.bench
+
+images: ## Build the container images with docker, podman or buildah
+	sh images/build.sh
+
+lock: $(VENV)/.installed ## Lock the versions for development and for the images again
+	$(BIN)/python images/lock.py
+
+clean: ## Remove what the other targets made, the environment included
+	rm -rf $(VENV) build dist .demo bench-results .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf ./*.egg-info

@@ -1,0 +1,275 @@
+"""The report's assembly: figures, words and tables into one HTML file.
+
+The file stands alone: no script, no request, no font, no reference to anything outside it, so that it renders
+inside the sandboxed frame of the Kubeflow Pipelines UI, from a bucket, or out of an e-mail. The same data
+give the same bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from importlib import resources
+
+import jinja2
+from markupsafe import Markup
+
+from driftline.components.mmd.report import formats, verdict
+from driftline.components.mmd.report.data import HistoryPoint, ReportData
+from driftline.components.mmd.report.glyphs import KEYS
+from driftline.components.mmd.report.histogram import permutation_histogram
+from driftline.components.mmd.report.scatter import sample_scatter
+from driftline.components.mmd.report.svg import element
+from driftline.components.mmd.report.trend import run_trend
+from driftline.components.mmd.report.variance import variance_bars
+from driftline.components.mmd.result import DriftResult, MovedText, SampleIdentity
+
+__all__ = ["HistoryPoint", "ReportData", "render_report"]
+
+_GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
+_MAX_TEXT = 300
+_MAX_ID = 120
+_MAX_NAME = 200
+_MAX_MOVED = 50
+_MAX_HISTORY_ROWS = 20
+_MAX_STEPS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyFigure:
+    """One number of the head: what it is, its value, and a remark."""
+
+    label: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class _MovedRow:
+    """One text that moved; ``bar`` draws its witness against the largest of its table."""
+
+    id: str
+    sample: str
+    witness: str
+    bar: Markup
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _MovedTable:
+    """One of the two tables of texts; ``hidden`` counts the rows beyond what a page bears."""
+
+    rows: tuple[_MovedRow, ...]
+    hidden: int
+    has_text: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One line of a plain table: its head and its cells."""
+
+    head: str
+    cells: tuple[str, ...]
+    tone: str = ""
+
+
+def render_report(data: ReportData) -> str:
+    """Return the report as one HTML document that loads nothing.
+
+    What came from outside (ids, texts, names) is cleaned of what HTML forbids, cut to a length that a page
+    bears, and escaped. The result stays below about 1 MB for any input.
+
+    Args:
+        data: what the run found.
+
+    Returns:
+        The document, fit to be written as UTF-8.
+    """
+    result = data.result
+    head = verdict.compose(result, data.history)
+    return _template().render(
+        css=Markup(_packaged("report.css")),
+        verdict=head,
+        created=formats.long_time(result.created),
+        figures=_key_figures(result),
+        histogram=permutation_histogram(data.permuted, result.statistic, result.threshold),
+        scatter=sample_scatter(data.reference_points, data.current_points, data.points_explained_variance_ratio),
+        variance=variance_bars(result.explained_variance_ratio) if result.components else None,
+        components=result.components,
+        trend=run_trend(data.history, result.level),
+        runs=_history_rows(data.history),
+        run_count=len(data.history),
+        new=_moved_table([moved for moved in result.moved if moved.witness < 0], ascending=True),
+        gone=_moved_table([moved for moved in result.moved if moved.witness > 0], ascending=False),
+        any_moved=bool(result.moved),
+        sides=_side_rows(result),
+        mismatch=_mismatch(result),
+        settings=_setting_rows(result),
+        steps=_step_rows(result),
+        hidden_steps=max(0, len(result.steps) - _MAX_STEPS),
+        total=formats.duration(math.fsum(step.seconds for step in result.steps if math.isfinite(step.seconds))),
+        permutations=formats.count(result.permutations),
+        level=formats.level_percent(result.level),
+        keys=KEYS,
+    )
+
+
+def _packaged(name: str) -> str:
+    """Return one of this package's own files."""
+    return resources.files(__package__ or __name__).joinpath(name).read_text(encoding="utf-8")
+
+
+@functools.lru_cache(maxsize=1)
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_packaged),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _key_figures(result: DriftResult) -> list[_KeyFigure]:
+    permutations = formats.plural(result.permutations, "permutation")
+    if verdict.is_smallest(result):
+        p_text = f"≤ {formats.p_value(1 / (result.permutations + 1))}"
+        p_note = f"{verdict.p_in_words(result)}, the smallest that {permutations} can give"
+    else:
+        p_text = formats.p_value(result.p_value)
+        p_note = f"{formats.count(verdict.reached(result))} of {permutations} reached the observed value"
+    return [
+        _KeyFigure("MMD² statistic", formats.number(result.statistic), _statistic_note(result)),
+        _KeyFigure("p-value", p_text, p_note),
+        _KeyFigure(
+            "Threshold",
+            formats.number(result.threshold),
+            "an alarm begins above this value" if math.isfinite(result.threshold) else "no value raises an alarm",
+        ),
+        _KeyFigure(
+            "Level",
+            formats.level_percent(result.level),
+            f"false alarms: {formats.one_in(result.level)}",
+        ),
+        _KeyFigure("Reference sample", formats.count(result.reference.sampled), _rows_note(result.reference)),
+        _KeyFigure("Current sample", formats.count(result.current.sampled), _rows_note(result.current)),
+        _KeyFigure("Kernel", formats.clean(result.kernel, 40), f"{_GAMMA} = {formats.number(result.gamma)}"),
+        _KeyFigure("Permutations", formats.count(result.permutations), "random relabellings of the same texts"),
+    ]
+
+
+def _statistic_note(result: DriftResult) -> str:
+    if not math.isfinite(result.statistic):
+        return "not a finite number: check the vectors"
+    if result.statistic < 0:
+        return "below 0: the unbiased estimate may be, about half of the time where nothing changed"
+    if not math.isfinite(result.threshold) or result.threshold <= 0:
+        return "distance between the two samples, squared"
+    ratio = result.statistic / result.threshold
+    return f"{formats.number(ratio, digits=2)} times the threshold" if math.isfinite(ratio) else "above the threshold"
+
+
+def _rows_note(side: SampleIdentity) -> str:
+    return f"of {formats.plural(side.rows, 'text')} in the dataset"
+
+
+def _moved_table(moved: list[MovedText], *, ascending: bool) -> _MovedTable:
+    """Return a table of texts, the strongest first."""
+    ordered = sorted(moved, key=lambda text: (text.witness if ascending else -text.witness, text.id))
+    shown = ordered[:_MAX_MOVED]
+    largest = max((abs(text.witness) for text in shown if math.isfinite(text.witness)), default=0.0)
+    rows = tuple(
+        _MovedRow(
+            id=formats.clean(text.id, _MAX_ID),
+            sample=text.sample if text.sample in ("reference", "current") else formats.clean(text.sample, 20),
+            witness=formats.number(text.witness),
+            bar=_witness_bar(text.witness, largest),
+            text=None if text.text is None else formats.clean(text.text, _MAX_TEXT),
+        )
+        for text in shown
+    )
+    return _MovedTable(rows, len(ordered) - len(shown), any(row.text is not None for row in rows))
+
+
+def _witness_bar(witness: float, largest: float) -> Markup:
+    """Return a small bar as long as the witness is large."""
+    length = 60 * abs(witness) / largest if largest > 0 and math.isfinite(witness) else 0.0
+    kind = "reference" if witness > 0 else "current"
+    return element(
+        "svg",
+        element("rect", x=0, y=0, width=max(length, 1.0), height=5, rx=1, class_=f"fill-{kind}"),
+        viewBox="0 0 60 5",
+        class_="witness-bar",
+        aria_hidden="true",
+        focusable="false",
+    )
+
+
+def _history_rows(history: tuple[HistoryPoint, ...]) -> list[_Row]:
+    """Return the newest runs, newest first, as the trend's text alternative."""
+    return [
+        _Row(
+            formats.long_time(run.created),
+            (
+                formats.number(run.statistic),
+                formats.number(run.threshold),
+                formats.p_value(run.p_value),
+                "▲ alarm" if run.drift else "no alarm",
+            ),
+            "alarm" if run.drift else "",
+        )
+        for run in reversed(history[-_MAX_HISTORY_ROWS:])
+    ]
+
+
+def _side_rows(result: DriftResult) -> list[_Row]:
+    sides = (result.reference, result.current)
+
+    def row(head: str, *cells: str) -> _Row:
+        return _Row(head, tuple(cells))
+
+    return [
+        row("Dataset", *(formats.clean(side.uri, _MAX_NAME) for side in sides)),
+        row("Texts in the dataset", *(formats.count(side.rows) for side in sides)),
+        row("Texts in the test", *(formats.count(side.sampled) for side in sides)),
+        row("Model", *(formats.clean(side.model, _MAX_NAME) for side in sides)),
+        row("Revision", *(formats.clean(side.revision, _MAX_NAME) or "not stated" for side in sides)),
+        row("Vector length", *(formats.count(side.dimension) for side in sides)),
+        row("Digest", *(formats.short_digest(side.digest) for side in sides)),
+    ]
+
+
+def _mismatch(result: DriftResult) -> bool:
+    """Return whether the samples' vectors come from different models, which alone would look like drift."""
+    reference, current = result.reference, result.current
+    return (reference.model, reference.revision, reference.dimension) != (
+        current.model,
+        current.revision,
+        current.dimension,
+    )
+
+
+def _setting_rows(result: DriftResult) -> list[_Row]:
+    projection = f"{formats.plural(result.components, 'principal component')}" if result.components else "none"
+    values = {
+        "Run began": formats.long_time(result.created),
+        "Kernel": formats.clean(result.kernel, _MAX_NAME),
+        f"{_GAMMA} (inverse squared length scale)": formats.exact(result.gamma),
+        "Projection": projection,
+        "Level": formats.level_percent(result.level),
+        "Permutations": formats.count(result.permutations),
+        "Seed": str(result.seed),
+        "MMD²": formats.exact(result.statistic),
+        "Threshold": formats.exact(result.threshold),
+        "p-value": formats.exact(result.p_value),
+    }
+    return [_Row(head, (cell,)) for head, cell in values.items()]
+
+
+def _step_rows(result: DriftResult) -> list[_Row]:
+    return [
+        _Row(formats.clean(step.name, _MAX_NAME), (formats.count(step.tasks), formats.duration(step.seconds)))
+        for step in result.steps[:_MAX_STEPS]
+    ]

@@ -1,0 +1,213 @@
+"""Local files: read, created atomically, listed, removed."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import secrets
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, cast
+
+from driftline.components.errors import StorageError, UsageError
+from driftline.components.storage.location import FileInfo, unlinked_on_error
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+# Few system calls for streamed Parquet and JSONL, little memory where many files are open.
+_BUFFER_BYTES = 1 << 20
+# A file under construction is `.<name>.<random>.part` in the target's folder: only a process killed outright
+# leaves one behind, and no listing shows it.
+_PART_SUFFIX = ".part"
+
+_REASONS = {
+    errno.ENOENT: "there is no such file or folder; check the path",
+    errno.EISDIR: "is a folder where a file is expected; name a file in it",
+    errno.ENOTDIR: "a part of the path is a file where a folder is expected; check the path",
+    errno.EEXIST: "a part of the path is a file where a folder is expected; check the path",
+    errno.EACCES: "no permission; let this user read the file, or write to its folder",
+    errno.EPERM: "no permission; let this user read the file, or write to its folder",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOSPC: "no space is left on the device; free some, or choose another folder",
+    errno.EDQUOT: "the disk quota is used up; free some space, or choose another folder",
+    errno.EFBIG: "the file grows past the size that is allowed; raise the limit, or choose another place",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+    errno.EMFILE: "this process has too many files open; raise the limit (ulimit -n)",
+}
+
+
+def local_error(path: str | Path, doing: str, error: OSError) -> StorageError:
+    """Turn an operating system's error into one clear line."""
+    known = _REASONS.get(error.errno or 0)
+    if known is None:
+        known = f"{error.strerror or error}; check the disk or the mount"
+    return StorageError(f"{path}: cannot {doing}: {known}")
+
+
+@contextmanager
+def _reported(path: str | Path, doing: str) -> Generator[None]:
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise local_error(path, doing, error) from error
+
+
+class _LocalFile(io.FileIO):
+    """A raw file whose failures are StorageErrors: a full disk shows while writing, not while opening."""
+
+    def __init__(self, path: Path, mode: str) -> None:
+        super().__init__(path, mode)
+        self._path = path
+
+    def _fail(self, doing: str, error: OSError) -> NoReturn:
+        raise local_error(self._path, doing, error) from error
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            self._fail("read", error)
+
+    def readall(self) -> bytes:
+        try:
+            return super().readall()
+        except OSError as error:
+            self._fail("read", error)
+
+    def write(self, b: ReadableBuffer, /) -> int:
+        try:
+            return super().write(b)
+        except OSError as error:
+            self._fail("write", error)
+
+
+@contextmanager
+def written_file(path: Path, shown: str | Path) -> Generator[BinaryIO]:
+    """Yield a new file at `path` to write; flushed to the disk at a clean exit, removed on any exception.
+
+    Args:
+        path: A path at which nothing is yet.
+        shown: The name to use in messages.
+    """
+    with _reported(shown, "write"):
+        raw = _LocalFile(path, "xb")
+    with unlinked_on_error(path):
+        handle = io.BufferedWriter(raw, _BUFFER_BYTES)
+        try:
+            yield handle
+            # The body may have closed it, as some writers do.
+            if not handle.closed:
+                handle.flush()
+        finally:
+            # Closes without flushing: after a failed write a second flush would fail again and hide the
+            # reason.
+            raw.close()
+        with _reported(shown, "write"):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+class LocalStore:
+    """The store of plain files."""
+
+    def open_read(self, uri: str) -> BinaryIO:
+        """Open a file for reading."""
+        with _reported(uri, "read"):
+            return io.BufferedReader(_LocalFile(Path(uri), "rb"), _BUFFER_BYTES)
+
+    @contextmanager
+    def create(self, uri: str) -> Generator[BinaryIO]:
+        """Write to a temporary file beside the target, then rename it over the target."""
+        target = Path(uri)
+        with _reported(uri, "write"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # A name of the greatest length still leaves room for the temporary one.
+        part = target.with_name(f".{target.name[:64]}.{secrets.token_hex(8)}{_PART_SUFFIX}")
+        with written_file(part, uri) as handle:
+            yield handle
+        with unlinked_on_error(part), _reported(uri, "write"):
+            part.replace(target)
+
+    def stat(self, uri: str) -> FileInfo:
+        """Describe one file."""
+        with _reported(uri, "read"):
+            path = Path(uri)
+            size = path.stat().st_size
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        return FileInfo(uri, size)
+
+    def exists(self, uri: str) -> bool:
+        """Say whether a file or a folder is there."""
+        with _reported(uri, "look up"):
+            try:
+                Path(uri).stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+        return True
+
+    def list_files(self, uri: str) -> list[FileInfo]:
+        """List the files of a folder, recursively; those still being written are left out."""
+        if not self.exists(uri):
+            return []
+        with _reported(uri, "list"):
+            if not Path(uri).is_dir():
+                return [self.stat(uri)]
+            found: list[FileInfo] = []
+            for folder, _, names in os.walk(uri, onerror=_raise):
+                for name in names:
+                    if name.startswith(".") and name.endswith(_PART_SUFFIX):
+                        continue
+                    path = Path(folder, name)
+                    # A dangling link, or a file removed meanwhile, is no file.
+                    if path.is_file():
+                        found.append(FileInfo(str(path), path.stat().st_size))
+        return sorted(found, key=lambda info: info.uri)
+
+    def remove(self, uri: str) -> None:
+        """Remove one file; a missing one is fine."""
+        with _reported(uri, "remove"):
+            if Path(uri).is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            Path(uri).unlink(missing_ok=True)
+
+    def remove_tree(self, uri: str) -> None:
+        """Remove a folder and all in it; a missing one is fine."""
+        path = Path(uri)
+        if path.resolve() == Path(path.anchor or "/").resolve():
+            raise UsageError(f"{uri}: refusing to remove the root folder; name the folder to remove")
+        with _reported(uri, "remove"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def local_folder(self, uri: str) -> Generator[Path]:
+        """Yield the folder itself."""
+        path = Path(uri)
+        if not self.exists(uri):
+            raise StorageError(f"{uri}: cannot read: {_REASONS[errno.ENOENT]}")
+        if not path.is_dir():
+            raise StorageError(f"{uri}: is a file where a folder is expected; name the folder that holds it")
+        yield path
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def as_binary(handle: io.RawIOBase) -> BinaryIO:
+    """Buffer a raw reader, so that small reads are cheap."""
+    return cast("BinaryIO", io.BufferedReader(handle, _BUFFER_BYTES))

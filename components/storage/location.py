@@ -1,0 +1,136 @@
+"""The grammar of names: local paths, `file://` and `gs://` URIs, and what a store offers for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+from urllib.parse import unquote
+
+from driftline.components.errors import UsageError
+
+GCS_SCHEME = "gs://"
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_BUCKET = re.compile(r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$")
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """What is known of a file without reading it.
+
+    Attributes:
+        uri: `gs://bucket/path`, or a plain local path.
+        size: Bytes.
+        crc32c: Base64 of the big-endian CRC-32C, as Google Cloud Storage reports it; None where it is known
+        only
+            by reading the file (`store.crc32c` does so).
+    """
+
+    uri: str
+    size: int
+    crc32c: str | None = None
+
+
+class Store(Protocol):
+    """What a place for files must offer; `store` documents each function. Failures are StorageErrors."""
+
+    def open_read(self, uri: str) -> BinaryIO:
+        """Open for reading; seekable."""
+        ...
+
+    def create(self, uri: str) -> AbstractContextManager[BinaryIO]:
+        """Write a file that becomes visible whole, at a clean exit."""
+        ...
+
+    def stat(self, uri: str) -> FileInfo:
+        """Describe one file."""
+        ...
+
+    def exists(self, uri: str) -> bool:
+        """Say whether a file or a folder is there."""
+        ...
+
+    def list_files(self, uri: str) -> list[FileInfo]:
+        """List a folder's files, recursively."""
+        ...
+
+    def remove(self, uri: str) -> None:
+        """Remove one file."""
+        ...
+
+    def remove_tree(self, uri: str) -> None:
+        """Remove a folder and all in it."""
+        ...
+
+    def local_folder(self, uri: str) -> AbstractContextManager[Path]:
+        """Yield the folder as a local one."""
+        ...
+
+
+def is_gcs(uri: str) -> bool:
+    """Say whether `uri` names an object of Google Cloud Storage."""
+    return uri.startswith(GCS_SCHEME)
+
+
+def normalised(uri: str) -> str:
+    """Check a URI, and turn `file://` ones into plain paths.
+
+    Raises:
+        UsageError: It is empty, of an unknown scheme, or holds a NUL character.
+    """
+    if not uri or "\0" in uri:
+        raise UsageError(
+            f"{uri!r} does not name a file or folder: give a local path or gs://bucket/path without NUL characters"
+        )
+    scheme = _SCHEME.match(uri)
+    if scheme is None or is_gcs(uri):
+        return uri
+    if scheme[1].lower() != "file":
+        raise UsageError(f"{uri}: {scheme[1]}:// is not supported; give a local path or gs://bucket/path")
+    path = unquote(uri[len("file://") :])
+    if not path.startswith("/"):
+        raise UsageError(f"{uri}: a file URI holds an absolute path after file://, such as file:///data/texts")
+    return path
+
+
+def split_gcs(uri: str) -> tuple[str, str]:
+    """Split `gs://bucket/path` into the bucket and the object's name (empty for the bucket itself).
+
+    Raises:
+        UsageError: The bucket's name is not one that Google Cloud Storage allows.
+    """
+    bucket, _, name = uri[len(GCS_SCHEME) :].partition("/")
+    if _BUCKET.match(bucket) is None:
+        raise UsageError(
+            f"{uri}: {bucket!r} is not a bucket's name (3 to 222 lower-case letters, digits, '.', '_' or '-'); "
+            "give gs://bucket/path"
+        )
+    return bucket, name
+
+
+def join(uri: str, *parts: str) -> str:
+    """Append path components to a local path or a gs:// URI, with one slash between each.
+
+    `join("gs://bucket/", "a", "b/c")` is `"gs://bucket/a/b/c"`.
+    """
+    base = normalised(uri)
+    for part in parts:
+        piece = part.strip("/")
+        if piece:
+            base = f"{base if base == '/' else base.rstrip('/') + '/'}{piece}"
+    return base
+
+
+@contextmanager
+def unlinked_on_error(path: Path) -> Generator[None]:
+    """Remove the file at `path` when the body fails, whatever the failure."""
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        if not done:
+            path.unlink(missing_ok=True)

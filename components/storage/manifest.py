@@ -1,0 +1,199 @@
+"""The manifest of an embeddings dataset: what is in it, in one JSON object."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from driftline.components.errors import DataError
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = "driftline.embeddings"
+VERSION = 1
+DTYPES = ("float32", "float16")
+
+_SHARD_KEYS = {"name": str, "rows": int, "bytes": int, "crc32c": str}
+_KEYS = {
+    "format": str,
+    "version": int,
+    "model": str,
+    "revision": str,
+    "dimension": int,
+    "normalized": bool,
+    "dtype": str,
+    "rows": int,
+    "columns": list,
+    "shards": list,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One Parquet file of a dataset.
+
+    Attributes:
+        name: Its name within the dataset's folder.
+        rows: Its rows, at least 1.
+        bytes: Its size.
+        crc32c: Its checksum: base64 of the big-endian CRC-32C.
+
+    Raises:
+        DataError: A value is not possible.
+    """
+
+    name: str
+    rows: int
+    bytes: int
+    crc32c: str
+
+    def __post_init__(self) -> None:
+        check_shard_name(self.name)
+        if self.rows < 1 or self.bytes < 1 or not self.crc32c:
+            raise DataError(
+                f"shard {self.name!r}: {self.rows} rows, {self.bytes} bytes, crc32c {self.crc32c!r}; expected at "
+                "least 1 row, 1 byte and a checksum: write the shard again"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What an embeddings dataset holds. Rows are numbered through the shards, in this order, from 0.
+
+    Attributes:
+        model: The name of the model that made the vectors.
+        revision: The model's revision.
+        dimension: Numbers in a vector.
+        normalized: Whether every vector has length 1.
+        dtype: `float32` or `float16`.
+        columns: The names of the carried columns, in the shards' order.
+        shards: The shards, at least one.
+
+    Raises:
+        DataError: A value is not possible, or two shards or columns bear one name.
+    """
+
+    model: str
+    revision: str
+    dimension: int
+    normalized: bool
+    dtype: str
+    columns: tuple[str, ...]
+    shards: tuple[Shard, ...]
+
+    def __post_init__(self) -> None:
+        names = [shard.name for shard in self.shards]
+        if self.dimension < 1:
+            raise DataError(f"manifest: the dimension is {self.dimension}; expected at least 1")
+        if self.dtype not in DTYPES:
+            raise DataError(f"manifest: the dtype is {self.dtype!r}; expected {' or '.join(DTYPES)}")
+        if not names or len(set(names)) != len(names):
+            raise DataError("manifest: expected at least one shard, and each named once; write it again")
+        if len({"id", "embedding", *self.columns}) != len(self.columns) + 2:
+            raise DataError("manifest: a column's name is there twice; give each column its own name")
+
+    @property
+    def rows(self) -> int:
+        """Rows of all shards together."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` and the hexadecimal SHA-256 of the manifest's canonical JSON: the dataset's identity."""
+        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": self.model,
+            "revision": self.revision,
+            "dimension": self.dimension,
+            "normalized": self.normalized,
+            "dtype": self.dtype,
+            "rows": self.rows,
+            "columns": list(self.columns),
+            "shards": [
+                {"name": shard.name, "rows": shard.rows, "bytes": shard.bytes, "crc32c": shard.crc32c}
+                for shard in self.shards
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> Manifest:
+        """Read what `to_json` gave: nothing may be missing, and no key be unknown to this version.
+
+        Raises:
+            DataError: It is not the manifest of an embeddings dataset, or of another version.
+        """
+        if not isinstance(value, dict):
+            raise DataError("manifest: is not a JSON object; restore it or run the backfill again")
+        record = cast("dict[str, Any]", value)
+        if record.get("format") != FORMAT:
+            raise DataError(
+                f"manifest: the format is {record.get('format')!r}, not {FORMAT!r}; name an embeddings dataset"
+            )
+        if record.get("version") != VERSION:
+            raise DataError(
+                f"manifest: version {record.get('version')!r} cannot be read, this Driftline reads version "
+                f"{VERSION}; update Driftline or run the backfill again"
+            )
+        _check_keys("manifest", record, _KEYS)
+        for name in record["columns"]:
+            if not isinstance(name, str):
+                raise DataError(f"manifest: column {name!r} is not a name; restore it or run the backfill again")
+        shards: list[Shard] = []
+        for i, entry in enumerate(record["shards"]):
+            if not isinstance(entry, dict):
+                raise DataError(f"manifest: shard {i} is not an object; restore it or run the backfill again")
+            _check_keys(f"manifest: shard {i}", cast("dict[str, Any]", entry), _SHARD_KEYS)
+            shards.append(Shard(**cast("dict[str, Any]", entry)))
+        manifest = cls(
+            model=record["model"],
+            revision=record["revision"],
+            dimension=record["dimension"],
+            normalized=record["normalized"],
+            dtype=record["dtype"],
+            columns=tuple(record["columns"]),
+            shards=tuple(shards),
+        )
+        if manifest.rows != record["rows"]:
+            raise DataError(
+                f"manifest: {record['rows']} rows are stated, the shards have {manifest.rows}; restore it or run "
+                "the backfill again"
+            )
+        return manifest
+
+
+def check_shard_name(name: str) -> None:
+    """Refuse a name that could lead out of the dataset's folder, or that readers would skip.
+
+    Raises:
+        DataError: It is not a plain file name.
+    """
+    if not name or "/" in name or "\0" in name or name.startswith("."):
+        raise DataError(
+            f"shard name {name!r}: expected a plain file name such as part-00000.parquet, without a slash or a "
+            "leading dot"
+        )
+
+
+def _check_keys(what: str, record: Mapping[str, Any], wanted: Mapping[str, type]) -> None:
+    missing = sorted(wanted.keys() - record.keys())
+    unknown = sorted(record.keys() - wanted.keys())
+    if missing or unknown:
+        raise DataError(
+            f"{what}: missing keys: {', '.join(missing) or 'none'}; unknown keys: {', '.join(unknown) or 'none'}; "
+            "restore it or run the backfill again"
+        )
+    for key, kind in wanted.items():
+        # By type, not isinstance: true is no number.
+        if type(record[key]) is not kind:
+            raise DataError(
+                f"{what}: {key!r} is {json.dumps(record[key], default=str)[:40]}, expected {kind.__name__}; "
+                "restore it or run the backfill again"
+            )

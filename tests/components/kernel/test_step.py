@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from driftline.components.errors import DataError, UsageError
+from driftline.components.kernel import step
+from driftline.components.kernel.spec import KernelSpec, read_task_sums
+from driftline.components.kernel.sums import combine
+from driftline.components.projection.projected import ProjectedSample
+from driftline.components.storage.dataset import write_manifest, write_shard
+from driftline.components.storage.manifest import Manifest
+from driftline.components.storage.values import read_value, write_value
+from tests.support import oracle
+
+
+def write_projected(folder: Path, z: np.ndarray, n: int, rows_per_shard: int = 10_000) -> str:
+    """Write vectors as a projected sample and return the path of its description."""
+    z = np.ascontiguousarray(z, np.float32)
+    shards = []
+    for start in range(0, len(z), rows_per_shard):
+        part = z[start : start + rows_per_shard]
+        embeddings = pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), z.shape[1])
+        batch = pa.record_batch({"id": pa.array([str(start + k) for k in range(len(part))]), "embedding": embeddings})
+        name = f"part-{start:06d}.parquet"
+        shards.append(write_shard(str(folder / "z"), name, [batch], dimension=z.shape[1], dtype="float32", key=name))
+    write_manifest(
+        str(folder / "z"),
+        Manifest("m", "r", z.shape[1], normalized=False, dtype="float32", columns=(), shards=tuple(shards)),
+    )
+    norm = float(np.sqrt((z.astype(np.float64) ** 2).sum(axis=1).max()))
+    sample = ProjectedSample(
+        str(folder / "z"), n, len(z), norm, z.shape[1], (0.5,), (0.5, 0.2), ((0.0, 0.0),), ((0.0, 0.0),), 0.0
+    )
+    write_value(str(folder / "projected.json"), sample)
+    return str(folder / "projected.json")
+
+
+def plan(folder: Path, projected: str, **changes):
+    settings = {"kernel": "rbf", "gamma": "median", "permutations": 30, "level": 0.05, "seed": 1, "tasks": 1} | changes
+    out = str(folder / f"spec-{settings['tasks']}.json")
+    return out, step.plan(projected=projected, out=out, **settings)
+
+
+def summed(folder: Path, spec: str, items: list[dict[str, int]]):
+    parts = []
+    for item in items:
+        out = str(folder / f"part-{item['task']}.npz")
+        step.sums(spec=spec, share={"task": float(item["task"])}, out=out)
+        with Path(out).open("rb") as file:
+            parts.append(read_task_sums(file).sums)
+    return combine(read_value(spec, KernelSpec).grid, parts)
+
+
+def test_same_bits_for_any_tasks_and_any_shards(tmp_path):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(9000, 6))
+    seen = set()
+    for place, (tasks, rows_per_shard) in enumerate([(1, 9000), (3, 1000), (8, 4096), (17, 123)]):
+        folder = tmp_path / str(place)
+        spec, items = plan(folder, write_projected(folder, z, 4000, rows_per_shard), tasks=tasks)
+        assert len(items) == tasks
+        sums = summed(folder, spec, items)
+        seen.add((sums.rows.tobytes(), sums.within.tobytes(), read_value(spec, KernelSpec).gamma))
+    assert len(seen) == 1
+
+
+def test_a_task_gives_the_dense_sums(tmp_path):
+    z = np.random.default_rng(1).normal(size=(500, 3)).astype(np.float32)
+    spec, items = plan(tmp_path, write_projected(tmp_path, z, 200), tasks=5, gamma="0.4")
+    sums = summed(tmp_path, spec, items)
+    gram = oracle.rbf_gram(z, 0.4)
+    np.testing.assert_allclose(sums.rows[:, 0], gram.sum(axis=1), rtol=1e-12)
+    assert sums.within[0] == pytest.approx(gram[:200, :200].sum(), rel=1e-12)
+
+
+def test_no_more_tasks_than_tiles(tmp_path):
+    spec, items = plan(tmp_path, write_projected(tmp_path, np.random.default_rng(2).normal(size=(60, 2)), 30), tasks=9)
+    assert items == [{"task": 0}]
+    assert json.loads(Path(spec).read_text())["tasks"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kernel": "cosine"}, "kernel: unknown 'cosine'"),
+        ({"gamma": "wide"}, "gamma: expected 'median' or a number"),
+        ({"level": 1.2}, "level: expected a number between 0 and 1"),
+        ({"permutations": 3}, "permutations: 3 are too few"),
+        ({"tasks": 0}, "tasks: expected at least 1"),
+        ({"seed": -4}, "seed: expected a whole number"),
+    ],
+)
+def test_bad_settings_stop_before_any_kernel_task(tmp_path, changes, message):
+    projected = write_projected(tmp_path, np.random.default_rng(2).normal(size=(60, 2)), 30)
+    with pytest.raises(UsageError, match=message):
+        plan(tmp_path, projected, **changes)
+    assert not list(tmp_path.glob("spec-*.json"))
+
+
+def test_identical_vectors_are_refused(tmp_path):
+    with pytest.raises(DataError, match="identical"):
+        plan(tmp_path, write_projected(tmp_path, np.ones((60, 2)), 30))
+
+
+MEMORY = """
+import resource, sys
+from driftline.components.kernel import step
+folder = sys.argv[1]
+items = step.plan(projected=f"{folder}/projected.json", kernel="rbf", gamma="median", permutations=500, level=0.05,
+                  seed=0, tasks=1, out=f"{folder}/spec.json")
+step.sums(spec=f"{folder}/spec.json", share=items[0], out=f"{folder}/part.npz")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_of_a_hundred_thousand_rows_with_five_hundred_permutations(tmp_path):
+    """50,000 against 50,000 rows of 32 dimensions: planned and summed in one process, under 1.5 GB resident."""
+    write_projected(tmp_path, np.random.default_rng(0).normal(size=(100_000, 32)), 50_000, rows_per_shard=65_536)
+    command = [sys.executable, "-c", MEMORY, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "part.npz").open("rb") as file:
+        assert read_task_sums(file).sums.within.shape == (501,)
+    assert float(done.stdout) < 1500

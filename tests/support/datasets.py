@@ -1,0 +1,63 @@
+"""Small embeddings datasets and texts for tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from driftline.components.storage.dataset import write_manifest, write_shard
+from driftline.components.storage.manifest import Manifest
+from driftline.components.storage.store import join
+
+
+def write_embeddings(
+    uri: str,
+    vectors: np.ndarray,
+    *,
+    texts: Sequence[str] | None = None,
+    model: str = "tiny",
+    revision: str = "r1",
+    normalized: bool = False,
+    rows_per_shard: int = 1000,
+    prefix: str = "id",
+) -> str:
+    """Write vectors (rows, d) as an embeddings dataset and return its URI."""
+    shards = []
+    for start in range(0, len(vectors), rows_per_shard):
+        part = np.ascontiguousarray(vectors[start : start + rows_per_shard], np.float32)
+        columns = {
+            "id": pa.array([f"{prefix}-{start + k}" for k in range(len(part))]),
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), part.shape[1]),
+        }
+        if texts is not None:
+            columns["text"] = pa.array(list(texts[start : start + rows_per_shard]))
+        name = f"part-{start:06d}.parquet"
+        batch = pa.record_batch(columns)
+        shards.append(write_shard(uri, name, [batch], dimension=part.shape[1], dtype="float32", key=join(uri, name)))
+    manifest = Manifest(
+        model,
+        revision,
+        vectors.shape[1],
+        normalized=normalized,
+        dtype="float32",
+        columns=() if texts is None else ("text",),
+        shards=tuple(shards),
+    )
+    write_manifest(uri, manifest)
+    return uri
+
+
+def write_texts(path: Path, texts: Sequence[str], prefix: str = "t", **extra: Sequence[str]) -> Path:
+    """Write texts as JSONL with ids and any further columns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for number, text in enumerate(texts):
+            record = {"id": f"{prefix}{number}", "text": text} | {
+                name: column[number] for name, column in extra.items()
+            }
+            file.write(json.dumps(record) + "\n")
+    return path
