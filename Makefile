@@ -66,13 +66,13 @@ compile: $(VENV)/.installed ## Compile the pipelines to build/pipelines/*.yaml
 	$(BIN)/driftline compile backfill --out build/pipelines/backfill.yaml
 
 bench: $(VENV)/.installed ## Measure speed and memory, printed as tables and written to bench-results/
-	PYTHONSAFEPATH=1 $(BIN)/python -m tests.bench
+	$(BIN)/python tests/bench/kernel.py
 
 images: ## Build the container images with docker, podman or buildah
 	sh images/build.sh
 
 lock: $(VENV)/.installed ## Lock the versions for development and for the images again
-	$(BIN)/python images/lock.py
+	$(BIN)/python images/lock.py $(if $(UPGRADE),--upgrade)
 
 clean: ## Remove what the other targets made, the environment included
 	rm -rf $(VENV) build dist .demo bench-results .pytest_cache .ruff_cache .import_linter_cache .hypothesis

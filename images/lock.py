@@ -291,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # The images run the versions that the tests ran: the root lock comes first and binds the others.
             tested = tested or read_pins(text)
             path.write_text(text, encoding="utf-8")
-            LOG.info("%s: %d packages", lock.path, len(packages))
+            LOG.info("%s: %d packages", lock.path, len(read_pins(text)))
     except LockError as error:
         LOG.error("lock: %s", error)
         return 1

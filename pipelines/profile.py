@@ -12,7 +12,6 @@ from driftline.components.images import BY_NAME
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 GPU_NODES: Final = {"nvidia.com/gpu.present": "true"}  # the label that NVIDIA's GPU feature discovery sets
-GPU_STEPS: Final = ("embed", "kernels")
 MAX_PARALLELISM: Final = 16  # pods of one fan-out at a time; more tasks wait
 
 HOUR_S: Final = 3600
@@ -25,7 +24,7 @@ class Profile:
 
     Attributes:
         images: image references by name, ``embed`` and ``kernels``.
-        gpu: the fan-outs whose tasks ask for a GPU each, of ``GPU_STEPS``.
+        gpu: the fan-outs whose tasks ask for a GPU each: ``embed``, ``kernels`` or both.
         retries: how often a failed task is tried again; every task is idempotent.
     """
 

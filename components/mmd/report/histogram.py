@@ -76,7 +76,7 @@ def permutation_histogram(permuted: np.ndarray, observed: float, threshold: floa
         f"Bars: the statistic of {formats.plural(values.size, 'random shuffle')} of the same texts, "
         "which is what chance alone makes of them. "
         + (
-            "The observed value stands among them or close by."
+            "The upright line marks the observed value."
             if _side(edges, observed, threshold) == 0
             else "The observed value lies far outside, so the axis is broken before it."
         )
