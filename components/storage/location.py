@@ -25,8 +25,7 @@ class FileInfo:
         uri: `gs://bucket/path`, or a plain local path.
         size: Bytes.
         crc32c: Base64 of the big-endian CRC-32C, as Google Cloud Storage reports it; None where it is known
-        only
-            by reading the file (`store.crc32c` does so).
+            only by reading the file (`store.crc32c` does so).
     """
 
     uri: str

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -47,31 +46,6 @@ class TextSource:
     bytes: int
     crc32c: str
     carried: Carried
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads."""
-        return {**asdict(self), "carried": [list(pair) for pair in self.carried]}
-
-    @classmethod
-    def from_json(cls, value: object) -> TextSource:
-        """Read what `to_json` gave.
-
-        Raises:
-            DataError: It is something else.
-        """
-        wanted = {"uri": str, "format": str, "rows": int, "bytes": int, "crc32c": str, "carried": list}
-        record = dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else {}
-        right = record.keys() == wanted.keys() and all(type(record[k]) is kind for k, kind in wanted.items())
-        pairs: list[Any] = record["carried"] if right else []
-        for pair in pairs:
-            right = right and isinstance(pair, list) and [type(name) for name in pair] == [str, str]
-        if not right or record["format"] not in ("parquet", "jsonl", "csv"):
-            raise DataError(
-                f"not a description of a file of texts: {str(value)[:80]!r}; expected the keys "
-                f"{', '.join(wanted)}: scan the texts again"
-            )
-        record["carried"] = tuple((str(name), str(kind)) for name, kind in pairs)
-        return cls(**record)
 
 
 def scan_texts(inputs: Sequence[str], columns: TextColumns | None = None) -> list[TextSource]:

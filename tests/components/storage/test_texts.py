@@ -28,6 +28,7 @@ from driftline.components.storage.texts import (
     read_texts,
     scan_texts,
 )
+from driftline.components.storage.values import read_value, write_value
 
 Row = dict[str, Any]
 
@@ -72,7 +73,8 @@ def test_rows_come_back_from_either_store(place: str, kind: str) -> None:
     info = store.stat(source.uri)
     assert (source.bytes, source.crc32c) == (info.size, store.crc32c(info))
     assert all_rows([source]) == rows
-    assert TextSource.from_json(json.loads(json.dumps(source.to_json()))) == source
+    write_value(store.join(place, "source.value"), source)
+    assert read_value(store.join(place, "source.value"), TextSource) == source
 
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30) | st.sampled_from(
@@ -220,7 +222,8 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     }
     pq.write_table(pa.table({"text": ["a", "b"], "id": ["1", "2"], **fields}), tmp_path / "x.parquet")
     (source,) = scan_texts([str(tmp_path)])
-    again = TextSource.from_json(json.loads(json.dumps(source.to_json())))
+    write_value(str(tmp_path / "source.json"), source)
+    again = read_value(str(tmp_path / "source.json"), TextSource)
     batch = next(read_texts(again))
     # Parquet's own name for what a list holds.
     tags = pa.list_(pa.field("element", pa.string()))

@@ -12,7 +12,7 @@ import pytest
 
 from driftline.components.errors import DataError, StorageError, UsageError
 from driftline.components.storage import store, text_checks
-from driftline.components.storage.texts import TextColumns, TextSource, read_texts, scan_texts
+from driftline.components.storage.texts import TextColumns, read_texts, scan_texts
 
 
 def parquet(**columns: object) -> bytes:
@@ -203,27 +203,3 @@ def test_an_object_of_the_same_size_that_changed(gcs_bucket: str) -> None:
 def test_columns_that_cannot_be(id_column: str, text_column: str) -> None:
     with pytest.raises(UsageError, match="two different columns"):
         TextColumns(id=id_column, text=text_column)
-
-
-GOOD = {"uri": "x.csv", "format": "csv", "rows": 1, "bytes": 2, "crc32c": "AAAAAA==", "carried": [["a", "string"]]}
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        None,
-        [],
-        {},
-        {**GOOD, "rows": "1"},
-        {**GOOD, "rows": True},
-        {**GOOD, "more": 1},
-        {**GOOD, "format": "xml"},
-        {**GOOD, "carried": [["a"]]},
-        {**GOOD, "carried": [["a", 1]]},
-        {**GOOD, "carried": ["ab"]},
-    ],
-)
-def test_descriptions_that_cannot_be(value: object) -> None:
-    assert TextSource.from_json(GOOD).carried == (("a", "string"),)
-    with pytest.raises(DataError, match="not a description"):
-        TextSource.from_json(value)
