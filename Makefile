@@ -67,6 +67,7 @@ compile: $(VENV)/.installed ## Compile the pipelines to build/pipelines/*.yaml
 
 bench: $(VENV)/.installed ## Measure speed and memory, printed as tables and written to bench-results/
 	$(BIN)/python tests/bench/kernel.py
+	$(BIN)/python tests/bench/power.py
 
 images: ## Build the container images with docker, podman or buildah
 	sh images/build.sh

@@ -128,7 +128,9 @@ def _download(folder: Path, package: tuple[str, str]) -> Path:
         try:
             subprocess.run(command, check=True, timeout=_DOWNLOAD_TIMEOUT_S, capture_output=True, text=True)
         except subprocess.CalledProcessError as error:
-            reason = (error.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+            lines = error.stderr.strip().splitlines() or ["pip gave no reason"]
+            reason = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1])
+            reason = reason.removeprefix("ERROR:").strip().rstrip(".")
             raise StorageError(
                 f"package {requirement}: could not be fetched ({reason}); check pip's access to its index"
             ) from error
@@ -139,8 +141,8 @@ def _download(folder: Path, package: tuple[str, str]) -> Path:
     return next(wheels.glob(requirement.split("==")[0].replace("-", "_") + "-*.whl"))
 
 
-def cut_windows(folder: Path, texts: Sequence[Text], seed: int) -> tuple[Window, ...]:
-    """Write the reference and three windows as JSONL files; no text stands in two of them.
+def draw_windows(texts: Sequence[Text], seed: int) -> tuple[tuple[str, str, list[Text]], ...]:
+    """Draw the reference and three windows; return (name, what it holds, texts) of each. No text stands in two of them.
 
     The reference and the quiet window are reviews, fresh and rotten as they come; the mixed window is the same with
     every tenth text a plot; the rotten window holds rotten reviews alone. The seed alone decides which texts go where.
@@ -152,13 +154,18 @@ def cut_windows(folder: Path, texts: Sequence[Text], seed: int) -> tuple[Window,
     rotten = _shuffled([text for text in reviews[end:] if text.kind == "rotten"], seed, _SHUFFLE_ROTTEN)
     mixed = _shuffled(reviews[2 * WINDOW_ROWS : end] + plots[:MIXED_PLOTS], seed, _SHUFFLE_MIXED)
     share = f"{MIXED_PLOTS / WINDOW_ROWS:.0%}"
-    contents = (
+    return (
         (REFERENCE, "film reviews", reviews[:WINDOW_ROWS]),
         ("quiet", "more reviews of the same kind", reviews[WINDOW_ROWS : 2 * WINDOW_ROWS]),
         ("mixed", f"reviews, {share} of them plot summaries", mixed),
         ("rotten", "rotten reviews only", rotten[:WINDOW_ROWS]),
     )
-    return tuple(_write(folder / "texts" / f"{name}.jsonl", about, rows) for name, about, rows in contents)
+
+
+def cut_windows(folder: Path, texts: Sequence[Text], seed: int) -> tuple[Window, ...]:
+    """Draw the windows and write each as a JSONL file below ``folder``, the reference first."""
+    drawn = draw_windows(texts, seed)
+    return tuple(_write(folder / "texts" / f"{name}.jsonl", about, rows) for name, about, rows in drawn)
 
 
 def _shuffled(texts: Sequence[Text], seed: int, stream: int) -> list[Text]:
