@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from driftline.components.errors import StorageError
 from tests.support.gcs import BUCKET, gcs_emulator
+
+# A busy machine is no reason to fail: no test asserts a time.
+settings.register_profile("driftline", deadline=None)
+settings.load_profile("driftline")
 
 
 @pytest.fixture(scope="session")

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self, cast
+from typing import Final, Self, cast
 
 import numpy as np
+from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules.normalize import Normalize
 from transformers.utils import logging as transformers_logging
 
-from driftline.components.embedding.model_folder import check_model_folder
-from driftline.components.errors import DataError, UsageError
+from driftline.components.embedding.model_folder import check_model_folder, check_prompt
+from driftline.components.embedding.weights import check_weights
+from driftline.components.errors import DataError, DriftlineError
 
 BATCH_SIZE = 32
 """Texts in one forward pass."""
+
+# What the libraries raise over a damaged file: safetensors' error and that of configurations are no ValueErrors.
+_LOAD_ERRORS: Final = (
+    OSError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
+)
 
 
 class Encoder:
@@ -34,14 +50,14 @@ class Encoder:
     def __init__(self, model: SentenceTransformer, name: str, prompt: str) -> None:
         self._model = model
         self._name = name
-        self._prompt = check_prompt(model, name, prompt)
+        self._prompt = prompt or None
         dimension = model.get_embedding_dimension()
         if dimension is None:
             raise DataError(
                 f"model {name}: it does not say how long its vectors are, so it makes none; is it an encoder?"
             )
         self.dimension: int = dimension
-        self.normalized: bool = any(isinstance(module, Normalize) for module in model)
+        self.normalized: bool = isinstance([*model][-1], Normalize)
 
     @classmethod
     def load(cls, folder: Path, name: str, *, prompt: str = "", device: str | None = None) -> Self:
@@ -58,6 +74,7 @@ class Encoder:
             UsageError: the model has no such prompt.
         """
         check_model_folder(folder, name)
+        check_prompt(folder, name, prompt)
         transformers_logging.disable_progress_bar()  # a bar over weights tears the step's own progress apart
         try:
             model = SentenceTransformer(
@@ -67,7 +84,10 @@ class Encoder:
                 local_files_only=True,
                 model_kwargs={"use_safetensors": True},
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            check_weights(model, folder, name)
+        except DriftlineError:
+            raise
+        except _LOAD_ERRORS as error:
             reason = " ".join(str(error).split())
             raise DataError(f"model {name}: could not be loaded ({reason}); fetch it again or save it anew") from error
         return cls(model, name, prompt)
@@ -91,13 +111,3 @@ class Encoder:
                 "values; use float32 weights, or leave the text out"
             )
         return array
-
-
-def check_prompt(model: SentenceTransformer, name: str, prompt: str) -> str | None:
-    """Return the prompt's name, or None for the model's default. Raises UsageError where the model has none such."""
-    if not prompt:
-        return None
-    if prompt not in model.prompts:
-        known = ", ".join(sorted(model.prompts)) or "none"
-        raise UsageError(f"prompt: model {name} has no prompt {prompt!r}; it has: {known}")
-    return prompt

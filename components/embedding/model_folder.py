@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
-from driftline.components.errors import DataError
+from driftline.components.errors import DataError, UsageError
 
 _TOKENIZERS: Final = (
     "tokenizer.json",
@@ -22,7 +22,10 @@ _TOKENIZERS: Final = (
 _PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _IDENTITY: Final = ("*.safetensors", "*.json", "*.txt", "*.model")
 _OWN_MODULES: Final = "sentence_transformers."
+_TORCH: Final = "torch."
 _READ_BYTES: Final = 1 << 20
+
+T = TypeVar("T")
 
 
 def check_model_folder(folder: Path, name: str) -> None:
@@ -44,8 +47,11 @@ def check_model_folder(folder: Path, name: str) -> None:
             f"model {name}: expected weights in safetensors, found {found}; load the model where you trust it and "
             "save it with safe_serialization=True"
         )
-    for module in _read_json(folder / "modules.json", name, default=[]):
-        kind, place = str(module.get("type", "")), folder / str(module.get("path", ""))
+    for module in _read_json(folder / "modules.json", name, list):
+        if not isinstance(module, dict):
+            raise DataError(f"model {name}: modules.json is not a list of modules; fetch the model again")
+        entry = cast("dict[str, Any]", module)
+        kind, place = str(entry.get("type", "")), folder / str(entry.get("path", ""))
         if not kind.startswith(_OWN_MODULES):
             raise DataError(
                 f"model {name}: module {kind} is code outside sentence-transformers, which is never run; "
@@ -55,7 +61,16 @@ def check_model_folder(folder: Path, name: str) -> None:
             raise DataError(
                 f"model {name}: {place.name}/pytorch_model.bin is a pickle; save the model with safetensors"
             )
-    config = _read_json(folder / "config.json", name, default={})
+        # sentence-transformers would put another function in its place, and go on with other vectors. (The
+        # transformer's own config.json has short names here, gelu say, which are built in.)
+        settings = _read_json(place / "config.json", name, dict) if kind.endswith(".Dense") else {}
+        activation = str(settings.get("activation_function", _TORCH))
+        if not activation.startswith(_TORCH):
+            raise DataError(
+                f"model {name}: {place.name} has the activation function {activation}, code outside PyTorch, which "
+                "is never run; use a model with one of PyTorch's own"
+            )
+    config = _read_json(folder / "config.json", name, dict)
     if config.get("auto_map"):
         raise DataError(
             f"model {name}: it wants code of its own (auto_map in config.json), which is never run; "
@@ -66,6 +81,20 @@ def check_model_folder(folder: Path, name: str) -> None:
             f"model {name}: no tokenizer found (one of {', '.join(_TOKENIZERS)}); copy the tokenizer's files "
             "into the folder"
         )
+
+
+def check_prompt(folder: Path, name: str, prompt: str) -> None:
+    """Raise UsageError unless the model comes with a prompt of this name; an empty name is the model's default.
+
+    Args:
+        folder: a sentence-transformers or transformers model.
+        name: what the user called it, for the message.
+        prompt: name of the prompt.
+    """
+    prompts = _read_json(folder / "config_sentence_transformers.json", name, dict).get("prompts") or {}
+    if prompt and prompt not in prompts:
+        known = ", ".join(sorted(prompts)) or "none"
+        raise UsageError(f"prompt: model {name} has no prompt {prompt!r}; it has: {known}")
 
 
 def content_revision(folder: Path) -> str:
@@ -86,10 +115,16 @@ def content_revision(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()[:16]}"
 
 
-def _read_json(path: Path, name: str, default: Any) -> Any:
+def _read_json(path: Path, name: str, kind: type[T]) -> T:
     if not path.is_file():
-        return default
+        return kind()
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"model {name}: {path.name} is not JSON ({error}); fetch the model again") from error
+    if not isinstance(value, kind):
+        raise DataError(
+            f"model {name}: {path.name} holds a {type(value).__name__}, expected a {kind.__name__}; "
+            "fetch the model again"
+        )
+    return value

@@ -12,8 +12,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from driftline.components.embedding.model_folder import check_model_folder, content_revision
 from driftline.components.errors import DataError, StorageError
-from driftline.components.storage.location import is_gcs
-from driftline.components.storage.store import local_folder
+from driftline.components.storage.location import is_gcs, normalised
+from driftline.components.storage.store import exists, local_folder
 
 _WEIGHTS_AND_CONFIGURATION = ("*.safetensors", "*.json", "*.txt", "*.model")
 
@@ -43,10 +43,12 @@ def open_model(model: str) -> Generator[ModelFolder]:
     Raises:
         DataError: it is no model that can be loaded safely.
         StorageError: it could not be fetched.
+        UsageError: it is empty, or a URI that is neither gs:// nor file://.
     """
-    name = model.rstrip("/").rsplit("/", 1)[-1]
-    if is_gcs(model) or Path(model).exists():
-        with local_folder(model) as path:
+    place = normalised(model)
+    name = place.rstrip("/").rsplit("/", 1)[-1]
+    if is_gcs(place) or exists(place):
+        with local_folder(place) as path:
             yield _checked(path, model, name)
     else:
         yield _checked(_from_hub(model), model, name)
@@ -54,7 +56,9 @@ def open_model(model: str) -> Generator[ModelFolder]:
 
 def _checked(path: Path, model: str, name: str) -> ModelFolder:
     check_model_folder(path, model)
-    return ModelFolder(path, name or path.resolve().name, content_revision(path))
+    if name in ("", ".", ".."):
+        name = path.resolve().name
+    return ModelFolder(path, name, content_revision(path))
 
 
 def _from_hub(model: str) -> Path:

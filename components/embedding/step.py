@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-import numpy as np
 import pyarrow as pa
 
 from driftline.components.embedding.backfill import ROWS_PER_SHARD, BackfillPlan, DType, cut
 from driftline.components.embedding.encoder import Encoder
+from driftline.components.embedding.model_folder import check_prompt
 from driftline.components.embedding.models import open_model
 from driftline.components.errors import DataError, UsageError
 from driftline.components.steps import StepClock, running
 from driftline.components.storage.dataset import finished_shard, write_manifest, write_shard
 from driftline.components.storage.manifest import MANIFEST_NAME, Manifest, Shard
-from driftline.components.storage.store import exists, join, list_files, remove, write_json
+from driftline.components.storage.store import join, list_files, remove, write_json
 from driftline.components.storage.texts import TextColumns, carried_schema, read_texts, scan_texts
 from driftline.components.storage.values import read_value, write_value
 
@@ -24,6 +26,8 @@ BATCH_ROWS = 1024
 """Texts handed to the encoder at a time; it sorts them by length."""
 MAX_TASKS = 200
 """Ceiling of a fan-out whose artifacts are collected in one argument."""
+
+_SHARD_NAME: Final = re.compile(r"part-\d{5,}\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,9 @@ def plan(
     with running("plan") as clock:
         if not 1 <= tasks <= MAX_TASKS:
             raise UsageError(f"tasks: expected from 1 to {MAX_TASKS}, got {tasks}")
+        checked_dtype = dtype_of(dtype)
         with open_model(model) as folder:
+            check_prompt(folder.path, model, prompt)
             name, revision = folder.name, folder.revision
         sources = tuple(scan_texts(inputs, columns))
         shards = cut([source.rows for source in sources], rows_per_shard or ROWS_PER_SHARD)
@@ -83,7 +89,7 @@ def plan(
             model_name=name,
             revision=f"{revision};prompt={prompt}" if prompt else revision,
             prompt=prompt,
-            dtype=dtype_of(dtype),
+            dtype=checked_dtype,
             columns=columns,
             sources=sources,
             shards=shards,
@@ -146,16 +152,15 @@ def embed(*, planned: str, share: Mapping[str, float], out: str) -> None:
 def _embedded(
     known: BackfillPlan, number: int, encoder: Encoder, clock: StepClock, done: int, total: int
 ) -> Iterator[pa.RecordBatch]:
-    """Yield a shard's rows with their vectors."""
+    """Yield a shard's rows with their vectors in float32; the writer rounds them to the dataset's dtype."""
     schema = carried_schema(known.sources)
-    kind = pa.float16() if known.dtype == "float16" else pa.float32()
     for piece in known.shards[number]:
         source = known.sources[piece.source]
         for batch in read_texts(
             source, known.columns, start=piece.start, rows=piece.rows, batch_rows=BATCH_ROWS, schema=schema
         ):
-            vectors = encoder.encode(batch.column("text").to_pylist()).astype(np.dtype(known.dtype))
-            embeddings = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1), kind), encoder.dimension)
+            vectors = encoder.encode(batch.column("text").to_pylist())
+            embeddings = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), encoder.dimension)
             columns = {"id": batch.column("id"), "embedding": embeddings}
             columns |= {name: batch.column(name) for name in batch.schema.names if name != "id"}
             yield pa.record_batch(columns)
@@ -207,11 +212,12 @@ def finish(*, planned: str, parts: Sequence[str], dataset_out: str) -> dict[str,
 
 def _remove_strays(known: BackfillPlan) -> None:
     """Remove shards that an earlier, larger dataset left in the folder."""
-    kept = {join(known.out, known.shard_name(number)) for number in range(len(known.shards))}
-    for file in list_files(known.out):
-        name = file.uri.rsplit("/", 1)[-1]
-        if name.startswith("part-") and name.endswith(".parquet") and file.uri not in kept and exists(file.uri):
-            remove(file.uri)
+    kept = {known.shard_name(number) for number in range(len(known.shards))}
+    # By name: a listing need not spell the folder as the user did, and one below it is not ours.
+    found = {file.uri.rsplit("/", 1)[-1] for file in list_files(known.out)}
+    for name in sorted(found - kept):
+        if _SHARD_NAME.fullmatch(name):
+            remove(join(known.out, name))
 
 
 def dtype_of(name: str) -> DType:

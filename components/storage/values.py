@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,8 +14,21 @@ T = TypeVar("T")
 
 
 def write_value(uri: str, value: object) -> None:
-    """Write a dataclass as JSON, whole or not at all. Floats survive the round trip bit for bit."""
-    write_bytes(uri, TypeAdapter(type(value)).dump_json(value))
+    """Write a dataclass as JSON, whole or not at all. Floats survive the round trip bit for bit.
+
+    Raises:
+        DataError: a number is NaN or infinite, or a string is not Unicode; neither is JSON.
+        StorageError: the file could not be written.
+    """
+    try:
+        plain = TypeAdapter(type(value)).dump_python(value, mode="json")
+        content = json.dumps(plain, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError as error:
+        raise DataError(
+            f"{uri}: the {type(value).__name__} to write is not JSON ({error}); look for NaN or damaged text in "
+            "the input"
+        ) from error
+    write_bytes(uri, content)
 
 
 def read_value(uri: str, kind: type[T]) -> T:

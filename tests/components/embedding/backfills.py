@@ -1,0 +1,88 @@
+"""The backfill's three steps, run in this process as the pipeline runs them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from driftline.components.embedding import step
+from driftline.components.embedding.step import TaskReport
+from driftline.components.storage.dataset import EmbeddingsDataset
+from driftline.components.storage.store import list_files, read_bytes
+from driftline.components.storage.texts import TextColumns
+from driftline.components.storage.values import read_value
+
+SETTINGS: dict[str, Any] = {
+    "columns": TextColumns(),
+    "prompt": "",
+    "dtype": "float32",
+    "rows_per_shard": 4,
+    "tasks": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """A backfill whose artifacts lie in a folder."""
+
+    folder: Path
+
+    @property
+    def planned(self) -> str:
+        """Path of the plan."""
+        return str(self.folder / "plan.json")
+
+    def plan(self, inputs: Sequence[str | Path], model: str | Path, out: str | Path, **changes: Any) -> list[int]:
+        """Plan, and return the tasks' numbers."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        items = step.plan(
+            inputs=[str(given) for given in inputs],
+            model=str(model),
+            out=str(out),
+            plan_out=self.planned,
+            **(SETTINGS | changes),
+        )
+        return [item["task"] for item in items]
+
+    def embed(self, task: int) -> TaskReport:
+        """Embed one task's share."""
+        # KFP hands numbers on as floats.
+        step.embed(planned=self.planned, share={"task": float(task)}, out=self._part(task))
+        return read_value(self._part(task), TaskReport)
+
+    def finish(self, tasks: Sequence[int]) -> dict[str, float]:
+        """Finish from these tasks' reports, and return the metrics."""
+        return step.finish(
+            planned=self.planned, parts=[self._part(task) for task in tasks], dataset_out=str(self.folder / "out.json")
+        )
+
+    def run(self, inputs: Sequence[str | Path], model: str | Path, out: str | Path, **changes: Any) -> dict[str, float]:
+        """Run all steps and return the metrics."""
+        tasks = self.plan(inputs, model, out, **changes)
+        for task in tasks:
+            self.embed(task)
+        return self.finish(tasks)
+
+    def _part(self, task: int) -> str:
+        return str(self.folder / f"report-{task}.json")
+
+
+def contents(out: str | Path) -> dict[str, bytes]:
+    """Return every file of a dataset, by its name."""
+    return {info.uri.rsplit("/", 1)[-1]: read_bytes(info.uri) for info in list_files(str(out))}
+
+
+def rows(out: str | Path) -> tuple[list[str], np.ndarray]:
+    """Return a dataset's ids and vectors."""
+    batches = list(EmbeddingsDataset.open(str(out)).batches())
+    return [name for batch in batches for name in batch.ids], np.concatenate([batch.embeddings for batch in batches])
+
+
+def one_line(start: object, text: str = "") -> str:
+    """Return a pattern of a message of one line with a start and, where given, a text in it."""
+    return rf"\A{re.escape(str(start))}[^\n]*{re.escape(text)}[^\n]*\Z"

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from driftline.components.errors import DataError, UsageError
+from driftline.components.sampling import step
+from driftline.components.sampling.pooled import PooledSample
+from driftline.components.storage.store import join
+from driftline.components.storage.values import read_value
+from tests.support.datasets import write_embeddings
+
+
+def two(folder: str) -> tuple[str, str]:
+    rng = np.random.default_rng(0)
+    return (
+        write_embeddings(join(folder, "reference"), rng.normal(size=(30, 3)), prefix="r", rows_per_shard=8),
+        write_embeddings(join(folder, "current"), rng.normal(size=(20, 3)), prefix="c", rows_per_shard=8),
+    )
+
+
+def ids(sample: PooledSample) -> list[str]:
+    return [name for names, _ in sample.batches() for name in names]
+
+
+def test_the_sample_is_written_so_that_another_step_can_read_it(tmp_path: Path):
+    reference, current = two(str(tmp_path))
+    out = str(tmp_path / "sample.json")
+    step.run(reference=reference, current=current, size=10, seed=3, out=out)
+    sample = read_value(out, PooledSample)
+    assert (sample.reference.uri, sample.current.uri) == (reference, current)
+    assert (sample.n, sample.rows, sample.seed) == (10, 20, 3)
+    assert 0 < sample.seconds < 60
+    began = datetime.fromisoformat(sample.created)
+    assert began.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - began) < timedelta(minutes=5)
+    assert len(ids(sample)) == 20
+
+
+def test_two_runs_choose_the_same_rows_under_names_of_their_own(tmp_path: Path):
+    reference, current = two(str(tmp_path))
+    samples = []
+    for number in range(2):
+        out = str(tmp_path / f"sample{number}.json")
+        step.run(reference=reference, current=current, size=10, seed=3, out=out)
+        samples.append(read_value(out, PooledSample))
+    assert ids(samples[0]) == ids(samples[1])
+    assert samples[0].run != samples[1].run
+    assert all(re.fullmatch("[0-9a-f]{32}", sample.run) for sample in samples)
+
+
+def test_datasets_and_sample_may_lie_on_gs(tmp_path: Path, gcs_bucket: str):
+    local, remote = two(str(tmp_path)), two(gcs_bucket)
+    step.run(reference=local[0], current=local[1], size=7, seed=3, out=str(tmp_path / "sample.json"))
+    step.run(reference=remote[0], current=remote[1], size=7, seed=3, out=join(gcs_bucket, "sample.json"))
+    here, there = (
+        read_value(place, PooledSample) for place in (str(tmp_path / "sample.json"), join(gcs_bucket, "sample.json"))
+    )
+    assert ids(here) == ids(there)
+    # The folder is in each test shard's key, hence in its bytes: the digests tell the two places apart.
+    assert here.reference.digest != there.reference.digest
+
+
+@pytest.mark.parametrize("size", [1, -1, -30])
+def test_a_size_that_leaves_nothing_to_compare_is_refused(tmp_path: Path, size: int):
+    reference, current = two(str(tmp_path))
+    out = tmp_path / "sample.json"
+    expected = rf"^sample: expected at least 2 rows of each dataset, or 0 for all, got {size}$"
+    with pytest.raises(UsageError, match=expected):
+        step.run(reference=reference, current=current, size=size, seed=0, out=str(out))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_out_of_range_is_refused(tmp_path: Path, seed: int):
+    reference, current = two(str(tmp_path))
+    with pytest.raises(UsageError, match=rf"^seed: expected a whole number from 0 to {2**63 - 1}, got {seed}$"):
+        step.run(reference=reference, current=current, size=0, seed=seed, out=str(tmp_path / "sample.json"))
+
+
+def test_a_missing_dataset_is_refused(tmp_path: Path):
+    reference, _ = two(str(tmp_path))
+    missing = str(tmp_path / "missing")
+    with pytest.raises(DataError, match=rf"^{re.escape(missing)}: there is no manifest.json[^\n]+$"):
+        step.run(reference=reference, current=missing, size=0, seed=0, out=str(tmp_path / "sample.json"))
