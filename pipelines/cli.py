@@ -1,13 +1,15 @@
 """The `driftline` command.
 
-Exit status: 0 done, and no drift found; 3 drift found; 2 wrong usage; 1 failure; 130 interrupted.
+Exit status: 0 done, and no drift found; 3 drift found; 2 wrong usage; 1 failure; 130 interrupted, 143 told to end.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -19,7 +21,7 @@ from driftline.components.errors import DriftlineError, UsageError
 # installed, only its own part.
 
 DRIFT_FOUND: Final = 3
-INTERRUPTED: Final = 130
+INTERRUPTED: Final = 128 + signal.SIGINT
 WIDTH: Final = {"max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
 
@@ -262,7 +264,22 @@ def demo(folder: str, seed: int) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; every error that a user can put right is one line, never a traceback."""
-    sys.exit(_status(lambda: cli.main(arguments, prog_name="driftline", standalone_mode=False)))
+    with _ending_in_order():
+        sys.exit(_status(lambda: cli.main(arguments, prog_name="driftline", standalone_mode=False)))
+
+
+@contextmanager
+def _ending_in_order() -> Generator[None]:
+    """Let SIGTERM end the command as Ctrl-C does: with its tasks stopped and its working files removed."""
+
+    def end(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _status(run: Callable[[], Any]) -> int:
@@ -274,14 +291,26 @@ def _status(run: Callable[[], Any]) -> int:
     except DriftlineError as error:
         click.echo(f"driftline: {error}", err=True)
         return 1
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        command = "driftline" if context is None else context.command_path
+        message = " ".join(error.format_message().split()).rstrip(".")
+        click.echo(f"driftline: {message}; see {command} --help", err=True)
         return error.exit_code
     except ModuleNotFoundError as error:
         part = "all" if error.name is None else error.name
         click.echo(
             f"driftline: the package {part} is not installed; pip install 'driftline[all]', or the extra of this part",
             err=True,
+        )
+        return 1
+    except OSError as error:  # of the machine rather than of a dataset: no room for temporary files, say
+        place = "" if error.filename is None else f"{error.filename}: "
+        click.echo(
+            f"driftline: {place}{error.strerror or error}; check the path, its permissions and its disk", err=True
         )
         return 1
     except (KeyboardInterrupt, click.Abort):

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from driftline.components.steps import LOGGER
+from driftline.pipelines.local import task_name
 
 STDERR: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -89,9 +90,7 @@ class Display:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    name = str(record["step"])
-    if int(record["tasks"]) > 1:
-        name += f" {int(record['task']) + 1}/{record['tasks']}"
+    name = task_name(record)
     match record["driftline"]:
         case "done":
             return f"{name} done in {record['seconds']:.2f} s"

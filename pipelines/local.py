@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -21,7 +23,8 @@ from driftline.components.errors import DriftlineError, UsageError
 Listener = Callable[[dict[str, Any]], None]
 
 MARK: Final = '{"driftline": '
-_STOP_GRACE_S: Final = 10.0  # a task that is told to stop gets this long to remove its temporary files
+_FIELDS: Final = {"driftline", "step", "task", "tasks"}  # what every record has
+_STOP_S: Final = 0.5  # killed processes are gone within milliseconds; those that nobody reaps keep their names longer
 
 
 class PipelineFailed(DriftlineError):  # noqa: N818  it names what happened, not a class of mistakes
@@ -34,7 +37,7 @@ def run_pipeline(name: str, arguments: Mapping[str, Any], *, log: Path, listener
     Args:
         name: name of the pipeline.
         arguments: its parameters.
-        log: file for everything that the tasks print.
+        log: file for everything that the tasks print; messages refer to it by its name.
         listener: called with each progress record, as :mod:`driftline.components.steps` describes it.
 
     Raises:
@@ -43,8 +46,12 @@ def run_pipeline(name: str, arguments: Mapping[str, Any], *, log: Path, listener
     """
     with tempfile.TemporaryDirectory(prefix="driftline-run-") as root, log.open("wb") as file:
         command = [sys.executable, "-m", "driftline.pipelines.local_run", root]
+        # KFP's tasks leave files in the temporary folder, and those that are killed leave more: they get one of their
+        # own, which goes with the run.
+        temporary = Path(root) / "tmp"
+        temporary.mkdir()
         # Tasks import the installed package, whatever folder the user stands in.
-        environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)}
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -54,38 +61,53 @@ def run_pipeline(name: str, arguments: Mapping[str, Any], *, log: Path, listener
             start_new_session=True,  # so that the tasks, its children, can be stopped with it
         )
         try:
-            failed, last = _follow(process, {"pipeline": name, "arguments": dict(arguments)}, file, listener)
+            failed, unfinished = _follow(process, {"pipeline": name, "arguments": dict(arguments)}, file, listener)
         finally:
             _stop(process)
     if failed is not None:
         error = UsageError if failed["kind"] == UsageError.__name__ else PipelineFailed
         raise error(str(failed["error"]))
     if process.returncode != 0:
-        raise PipelineFailed(f"a task ended without a clear error; the last line it printed is: {last}")
+        raise PipelineFailed(
+            f"{unfinished}: ended without saying why, as a task does that is killed when memory runs out; "
+            f"{log.name} has all that it printed"
+        )
 
 
 def _follow(
     process: subprocess.Popen[bytes], request: Mapping[str, Any], log: BinaryIO, listener: Listener
 ) -> tuple[dict[str, Any] | None, str]:
-    """Hand on progress until the process ends; return the first record of a failure, and the last line printed."""
+    """Hand on progress until the process ends.
+
+    Returns:
+        The first record of a failure, and the names of the tasks that began and said nothing of their end.
+    """
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("the pipeline's process has no pipes")
     process.stdin.write(json.dumps(request).encode())
     process.stdin.close()
     failed: dict[str, Any] | None = None
-    last = "it printed nothing"
+    running: dict[str, None] = {}
     for raw in process.stdout:
         log.write(raw)
-        line = raw.decode(errors="replace").strip()
-        records = list(progress_records(line))
-        for record in records:
+        log.flush()  # to be read while the run goes on
+        for record in progress_records(raw.decode(errors="replace")):
+            task = task_name(record)
+            if record["driftline"] == "start":
+                running[task] = None
+            elif record["driftline"] in ("done", "failed"):
+                running.pop(task, None)
             if record["driftline"] == "failed":
                 failed = failed or record
             listener(record)
-        if line and not records:
-            last = line
     process.wait()
-    return failed, last
+    return failed, ", ".join(running) or "a task"
+
+
+def task_name(record: Mapping[str, Any]) -> str:
+    """Return the name of the task that a progress record is of, such as ``kernel 2/4``."""
+    name = str(record["step"])
+    return f"{name} {int(record['task']) + 1}/{record['tasks']}" if int(record["tasks"]) > 1 else name
 
 
 def progress_records(line: str) -> Iterator[dict[str, Any]]:
@@ -97,25 +119,30 @@ def progress_records(line: str) -> Iterator[dict[str, Any]]:
         except ValueError:
             end = start + len(MARK)  # torn in two by another task's line; the log has it as it came
         else:
-            yield record
+            if record.keys() >= _FIELDS:
+                yield record
         start = line.find(MARK, end)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the process and its tasks, if they still run: on Ctrl-C, or when the listener failed."""
+    """End the process and its tasks, if they still run: on Ctrl-C, or when the listener failed.
+
+    They are killed outright: asked politely, KFP's runner would first start the tasks that still wait. Nothing is lost,
+    as what they write becomes visible whole or not at all, and their temporary folder goes with the run.
+    """
     if process.poll() is None:
-        _signal_group(process.pid, 15)
-        try:
-            process.wait(_STOP_GRACE_S)
-        except subprocess.TimeoutExpired:
-            _signal_group(process.pid, 9)
-            process.wait()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + _STOP_S
+        while _group_exists(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
     if process.stdout is not None:
         process.stdout.close()
 
 
-def _signal_group(group: int, signal: int) -> None:
+def _group_exists(group: int) -> bool:
     try:
-        os.killpg(group, signal)
-    except ProcessLookupError:
-        return  # it ended by itself
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):  # macOS names the latter where only the dead are left
+        return False
+    return True

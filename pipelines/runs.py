@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from driftline.components.mmd.result import DriftResult
-from driftline.components.storage.location import is_gcs
+from driftline.components.projection.step import WORK
+from driftline.components.storage.location import is_gcs, normalised, split_gcs
 from driftline.components.storage.store import join, read_json, remove_tree, write_bytes
 from driftline.components.storage.texts import TextColumns
 from driftline.pipelines.console import Display, following
@@ -39,19 +41,36 @@ def run_drift(reference: str, current: str, out: str, settings: DriftSettings, t
     """Run the drift pipeline through KFP's local runner and return its result.
 
     Everything that the tasks print goes to ``run.log`` in the output folder. Working files are removed, also when a
-    task fails.
+    task fails or the run is interrupted; what else lies in the output folder stays.
     """
     write_bytes(join(out, "run.log"), b"")  # an output that cannot be written is found before the work
     arguments = {"reference": reference, "current": current, "out": out, **asdict(settings)}
     with tempfile.TemporaryDirectory(prefix="driftline-log-") as folder:
         log = Path(folder) / "run.log"
+        log.touch()
+        workspaces: list[str] = []
         try:
             with Display(title, DRIFT_STEPS) as display:
-                run_pipeline("drift", arguments, log=log, listener=display)
+
+                def listen(record: Mapping[str, Any]) -> None:
+                    if "workspace" in record:
+                        workspaces.append(record["workspace"])
+                    display(record)
+
+                run_pipeline("drift", arguments, log=log, listener=listen)
         finally:
             write_bytes(join(out, "run.log"), log.read_bytes())
-            remove_tree(join(out, "work"))
+            _remove_working_files(out, workspaces)
     return DriftResult.from_json(read_json(join(out, "result.json")))
+
+
+def _remove_working_files(out: str, workspaces: Sequence[str]) -> None:
+    for uri in workspaces:
+        remove_tree(uri)
+    folder = join(out, WORK)
+    if not is_gcs(folder):
+        with suppress(OSError):  # never made, or another run works in it, or it is the user's own
+            Path(folder).rmdir()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,5 +110,13 @@ def run_embed(
 
 
 def absolute(uri: str) -> str:
-    """Return a local path made absolute, so that it means the same to every task; gs:// URIs as they are."""
-    return uri if is_gcs(uri) else str(Path(uri).absolute())
+    """Return a local path made absolute, so that it means the same to every task; gs:// URIs as they are.
+
+    Raises:
+        UsageError: it is empty, of a scheme that cannot be read, or names no bucket.
+    """
+    place = normalised(uri)
+    if is_gcs(place):
+        split_gcs(place)
+        return place
+    return str(Path(place).absolute())

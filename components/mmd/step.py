@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from driftline.components.errors import DataError
 from driftline.components.kernel.spec import KernelSpec, read_task_sums
 from driftline.components.kernel.sums import PartialSums, combine
 from driftline.components.mmd.report.data import HistoryPoint, ReportData
@@ -150,14 +152,16 @@ def report(
         found = read_value(outcome, Outcome)
         result = _result(pooled, fitted, seen, known, found, text_column)
         history = history or join(out, "history")
-        append_history(history, _record(result), key=pooled.run)
+        record = _record(result)
+        past = _history(history, record)  # before anything is written: one that cannot be read stops the run
+        append_history(history, record, key=pooled.run)
         data = ReportData(
             result=result,
             permuted=np.array(found.permuted),
             reference_points=_plane(seen.reference_points),
             current_points=_plane(seen.current_points),
             points_explained_variance_ratio=seen.picture_explained_variance_ratio,
-            history=_history(history),
+            history=past,
         )
         page = render_report(data).encode()
         for path in (report_out, join(out, "report.html")):
@@ -225,12 +229,23 @@ def _identity(side: Side) -> SampleIdentity:
 
 def _record(result: DriftResult) -> dict[str, Any]:
     """Return what the history keeps: the result without its texts, which may be private, and without timings."""
-    return {name: value for name, value in result.to_json().items() if name not in ("moved", "steps")}
+    kept = {name: value for name, value in result.to_json().items() if name not in ("moved", "steps")}
+    return json.loads(json.dumps(kept))  # as it will be read again
 
 
-def _history(uri: str) -> tuple[HistoryPoint, ...]:
+def _history(uri: str, own: dict[str, Any]) -> tuple[HistoryPoint, ...]:
+    """Return the runs of the past and, last, this one, which an earlier attempt may have recorded already."""
     names = [field.name for field in dataclasses.fields(HistoryPoint)]
-    return tuple(HistoryPoint(**{name: record[name] for name in names}) for record in read_history(uri))
+    points: list[HistoryPoint] = []
+    for record in [*(record for record in read_history(uri) if record != own), own]:
+        missing = [name for name in names if name not in record]
+        if missing:
+            raise DataError(
+                f"{uri}: the record created {record['created']} has no {', '.join(missing)}, so it is none of a drift "
+                "run; remove it, or give another folder for the history"
+            )
+        points.append(HistoryPoint(**{name: record[name] for name in names}))
+    return tuple(points)
 
 
 def _plane(points: tuple[tuple[float, ...], ...]) -> np.ndarray[Any, np.dtype[np.float32]]:

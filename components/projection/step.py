@@ -57,6 +57,7 @@ def project(*, sample: str, projection: str, workspace: str, out: str) -> None:
         pooled = read_value(sample, PooledSample)
         fitted = read_value(projection, Projection)
         uri = join(workspace, WORK, pooled.run)
+        clock.log("progress", workspace=uri)  # so that whoever follows the run can remove it, however the run ends
         writer = _Projector(fitted.pca, fitted.components)
         shards = _write(uri, pooled, writer, clock)
         model = f"{pooled.reference.model} projected"

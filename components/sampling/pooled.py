@@ -135,10 +135,11 @@ def pair(
             )
     ours, theirs = reference.manifest, current.manifest
     for what in ("model", "revision", "dimension", "normalized"):
-        if getattr(ours, what) != getattr(theirs, what):
+        mine, other = getattr(ours, what), getattr(theirs, what)
+        if mine != other:
             raise DataError(
-                f"{current.uri}: its {what} is {getattr(theirs, what)}, but that of the reference {reference.uri} is "
-                f"{getattr(ours, what)}; embed both with the same model, or any difference is the models'"
+                f"{current.uri}: {what} is {other}, but {mine} in the reference {reference.uri}; "
+                "embed both with the same model, or any difference is the models'"
             )
 
     def side(dataset: EmbeddingsDataset, stream: int) -> Side:

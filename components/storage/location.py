@@ -114,8 +114,13 @@ def join(uri: str, *parts: str) -> str:
     """Append path components to a local path or a gs:// URI, with one slash between each.
 
     `join("gs://bucket/", "a", "b/c")` is `"gs://bucket/a/b/c"`.
+
+    Raises:
+        UsageError: The URI is empty, of an unknown scheme, or a gs:// one without a bucket.
     """
     base = normalised(uri)
+    if is_gcs(base):
+        split_gcs(base)  # `gs://` alone would lose its slashes below, and become a local path
     for part in parts:
         piece = part.strip("/")
         if piece:

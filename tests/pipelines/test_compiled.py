@@ -34,7 +34,8 @@ components.load_component_from_file(path)(**json.loads(arguments))
 
 def run_golden(name: str, arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", RUN, str(GOLDEN / f"{name}.yaml"), str(root), arguments]
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    # KFP's tasks leave files in the temporary folder.
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", "TMPDIR": str(root)}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=root)
 
 

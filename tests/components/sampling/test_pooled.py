@@ -160,9 +160,9 @@ def test_the_same_dataset_written_again_is_still_the_same(reference: str, curren
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
-        ({"model": "other"}, "its model is other, but that of the reference {0} is tiny"),
-        ({"revision": "r2"}, "its revision is r2, but that of the reference {0} is r1"),
-        ({"normalized": True}, "its normalized is True, but that of the reference {0} is False"),
+        ({"model": "other"}, "model is other, but tiny in the reference {0}"),
+        ({"revision": "r2"}, "revision is r2, but r1 in the reference {0}"),
+        ({"normalized": True}, "normalized is True, but False in the reference {0}"),
     ],
     ids=["model", "revision", "normalized"],
 )
@@ -178,7 +178,7 @@ def test_datasets_of_different_models_are_refused(
 
 def test_datasets_of_different_dimensions_are_refused(tmp_path: Path, reference: str):
     other = write_embeddings(str(tmp_path / "other"), np.ones((5, 4), np.float32))
-    expected = rf"^{re.escape(other)}: its dimension is 4, but that of the reference {re.escape(reference)} is 3; "
+    expected = rf"^{re.escape(other)}: dimension is 4, but 3 in the reference {re.escape(reference)}; "
     with pytest.raises(DataError, match=expected):
         pooled(reference, other)
 

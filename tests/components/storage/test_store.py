@@ -356,3 +356,9 @@ def test_local_users_do_not_wait_for_googles_libraries(tmp_path: Path) -> None:
         "assert not [name for name in sys.modules if name.startswith('google.cloud')]\n"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "x")], check=True, timeout=60)
+
+
+def test_joining_to_a_scheme_without_a_bucket_is_refused():
+    assert store.join("gs://bucket/", "a", "b/c") == "gs://bucket/a/b/c"
+    with pytest.raises(UsageError, match="'' is not a bucket's name"):
+        store.join("gs://", "a")

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from driftline.components.errors import DataError
+from driftline.components.kernel.spec import KernelSpec
+from driftline.components.mmd import step, two_sample_test
+from driftline.components.mmd.result import DriftResult
+from driftline.components.mmd.step import MOVED_TEXTS, Outcome, extremes
+from driftline.components.projection.pca import PCA, gather
+from driftline.components.storage.history import read_history
+from driftline.components.storage.store import read_json
+from driftline.components.storage.values import read_value
+from tests.support import oracle
+from tests.support.command import listing
+from tests.support.datasets import write_embeddings
+from tests.support.steps import report, run_steps
+
+N, M = 120, 80
+
+
+@pytest.fixture(scope="module")
+def vectors() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(11)
+    return rng.normal(size=(N, 5)).astype(np.float32), rng.normal(0.4, 1.0, size=(M, 5)).astype(np.float32)
+
+
+def datasets(folder: Path, x: np.ndarray, y: np.ndarray, rows_per_shard: int = 50) -> tuple[str, str]:
+    reference = write_embeddings(
+        str(folder / "x"), x, rows_per_shard=rows_per_shard, texts=[f"old {k}" for k in range(len(x))], prefix="x"
+    )
+    return reference, write_embeddings(str(folder / "y"), y, rows_per_shard=rows_per_shard, prefix="y")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, vectors) -> Path:
+    """A run, its artifacts in `a`, its output in `out`."""
+    folder = tmp_path_factory.mktemp("finished")
+    run_steps(folder / "a", *datasets(folder, *vectors), str(folder / "out"), components=0, permutations=199, tasks=3)
+    return folder
+
+
+def test_outcome_is_the_dense_tests(finished, vectors):
+    spec = read_value(str(finished / "a" / "spec.json"), KernelSpec)
+    outcome = read_value(str(finished / "a" / "outcome.json"), Outcome)
+    gram = oracle.rbf_gram(np.concatenate(vectors), spec.gamma)
+    observed = np.zeros((N + M, 1))
+    observed[:N] = 1
+    assert outcome.statistic == pytest.approx(float(oracle.mmd2(gram, observed)[0]), rel=1e-5)
+    panels = spec.panels()
+    labels = np.concatenate([np.asarray(panels.panel(k)) for k in range(spec.grid.blocks)])[: N + M, 2:]
+    np.testing.assert_allclose(outcome.permuted, oracle.mmd2(gram, labels), atol=1e-6)
+    beaten = sum(value >= outcome.statistic for value in outcome.permuted)
+    assert outcome.p_value == (1 + beaten) / 200
+    assert outcome.threshold == sorted(outcome.permuted)[-10]
+    assert outcome.rejected
+    scores = oracle.witness(gram, N)
+    np.testing.assert_allclose(outcome.moved_witness, scores[list(outcome.moved_rows)], atol=1e-6)
+    np.testing.assert_allclose(outcome.moved_witness[:MOVED_TEXTS], np.sort(scores)[:MOVED_TEXTS], atol=1e-6)
+
+
+def test_outcome_is_that_of_two_sample_test(tmp_path, vectors):
+    run_steps(tmp_path / "a", *datasets(tmp_path, *vectors), str(tmp_path / "out"), components=3, seed=4)
+    outcome = read_value(str(tmp_path / "a" / "outcome.json"), Outcome)
+    pooled = np.concatenate(vectors)
+    z = PCA.fit(gather([pooled]), 3).project(pooled)
+    expected = two_sample_test(z[:N], z[N:], permutations=99, seed=4)
+    assert outcome.p_value == expected.p_value
+    assert outcome.statistic == pytest.approx(expected.statistic, rel=1e-6)
+    np.testing.assert_allclose(outcome.permuted, expected.permuted, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_same_bits_for_any_tasks_and_any_shards(tmp_path):
+    """Three blocks, six tiles: 8 and 17 tasks are more than there is work for."""
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(1400, 12)).astype(np.float32), rng.normal(0.05, 1.0, size=(1200, 12)).astype(np.float32)
+    seen: dict[str, set] = {}
+    for tasks, rows_per_shard in [(1, 5000), (3, 5000), (8, 5000), (17, 5000), (1, 333), (8, 61), (3, 1024)]:
+        folder = tmp_path / f"{tasks}-{rows_per_shard}"
+        run_steps(folder / "a", *datasets(folder, x, y, rows_per_shard), str(folder / "out"), tasks=tasks, seed=6)
+        outcome = read_value(str(folder / "a" / "outcome.json"), Outcome)
+        assert outcome.kernel_tasks == min(tasks, 6)
+        result = read_json(str(folder / "out" / "result.json"))
+        [record] = read_history(str(folder / "out" / "history"))
+        for name in ("statistic", "p_value", "threshold", "gamma", "explained_variance_ratio"):
+            assert record[name] == result[name]
+            seen.setdefault(name, set()).add(json.dumps(result[name]))
+        for name in ("statistic", "permuted", "moved_rows", "moved_witness"):
+            seen.setdefault(f"outcome's {name}", set()).add(getattr(outcome, name))
+        shutil.rmtree(folder)
+    assert {name: len(values) for name, values in seen.items()} == dict.fromkeys(seen, 1)
+
+
+def test_result_says_what_was_compared(finished):
+    result = DriftResult.from_json(read_json(str(finished / "out" / "result.json")))
+    assert (finished / "a" / "result.json").read_bytes() == (finished / "out" / "result.json").read_bytes()
+    assert (result.reference.uri, result.reference.rows) == (str(finished / "x"), N)
+    assert (result.current.uri, result.current.sampled) == (str(finished / "y"), M)
+    assert (result.components, result.permutations, result.kernel, result.drift) == (0, 199, "rbf", True)
+    assert [(timing.name, timing.tasks) for timing in result.steps] == [
+        *(("sample", 1), ("fit", 1), ("project", 1), ("plan", 1)),
+        *(("kernel", 1), ("test", 1)),  # one tile: one task, whatever was asked
+    ]
+    assert len(result.moved) == 2 * MOVED_TEXTS
+    witness = [moved.witness for moved in result.moved]
+    assert witness == sorted(witness)
+    for moved in result.moved:
+        side, number = moved.id.split("-")
+        assert moved.sample == {"x": "reference", "y": "current"}[side]
+        assert moved.text == (f"old {number}" if side == "x" else None)
+    outcome = read_value(str(finished / "a" / "outcome.json"), Outcome)
+    places = [int(moved.id[2:]) + (0 if moved.sample == "reference" else N) for moved in result.moved]
+    assert tuple(places) == outcome.moved_rows
+
+
+def test_history_keeps_no_texts_and_metrics_are_the_results(finished, tmp_path):
+    [record] = read_history(str(finished / "out" / "history"))
+    result = read_json(str(finished / "out" / "result.json"))
+    assert record == {name: value for name, value in result.items() if name not in ("moved", "steps")}
+    assert "old " not in json.dumps(record)
+    metrics = report(finished / "a", str(tmp_path / "out"))
+    assert metrics == {
+        "drift": 1.0,
+        "mmd2": result["statistic"],
+        "p_value": result["p_value"],
+        "threshold": result["threshold"],
+        "level": 0.05,
+        "reference_rows": N,
+        "current_rows": M,
+        "permutations": 199,
+        "gamma": result["gamma"],
+    }
+
+
+def test_report_twice_is_one_record_and_the_same_result(finished, tmp_path):
+    out = tmp_path / "out"
+    report(finished / "a", str(out))
+    first = {name: (out / name).read_bytes() for name in ("result.json", "report.html")}
+    names = listing(out)
+    report(finished / "a", str(out))  # a retry, after the working files have gone
+    assert listing(out) == names
+    assert {name: (out / name).read_bytes() for name in first} == first
+    page = first["report.html"].decode()
+    assert "old " in page
+    assert "<script" not in page
+
+
+def test_another_text_column_and_another_history(finished, tmp_path):
+    report(finished / "a", str(tmp_path / "out"), text_column="body", history=str(tmp_path / "past"))
+    result = DriftResult.from_json(read_json(str(tmp_path / "out" / "result.json")))
+    assert {moved.text for moved in result.moved} == {None}
+    assert len(listing(tmp_path / "past")) == 1
+    assert listing(tmp_path / "out") == ["report.html", "result.json"]
+
+
+def test_working_files_go_last(finished, tmp_path, monkeypatch, vectors):
+    """A report that fails leaves its working files for the retry; one that ends leaves none."""
+    arguments = (tmp_path / "a", *datasets(tmp_path, *vectors), str(tmp_path / "out"))
+    history = tmp_path / "past"
+    history.write_text("a file where a folder is wanted")
+    with pytest.raises(OSError, match="a part of the path is a file"):
+        run_steps(*arguments, components=3, history=str(history))
+    assert any(name.endswith("manifest.json") for name in listing(tmp_path / "out"))
+    history.unlink()
+    report(tmp_path / "a", str(tmp_path / "out"), history=str(history))
+    assert [name for name in listing(tmp_path / "out") if (tmp_path / "out" / name).is_file()] == [
+        "report.html",
+        "result.json",
+    ]
+
+
+def test_a_missing_or_doubled_part_is_refused(finished, tmp_path):
+    parts = [str(path) for path in (finished / "a").glob("part-*.npz")]
+    for wrong in ([], parts * 2):
+        with pytest.raises(
+            DataError, match=r"kernel sums: expected 1 tiles in all, got [02]; run the kernel tasks again"
+        ):
+            step.test(spec=str(finished / "a" / "spec.json"), parts=wrong, level=0.05, out=str(tmp_path / "o.json"))
+    assert listing(tmp_path) == []
+
+
+def test_a_record_of_something_else_in_the_history_is_refused(finished, tmp_path):
+    (tmp_path / "past").mkdir()
+    (tmp_path / "past" / "a.json").write_text('{"created": "2025-01-01T00:00:00Z", "statistic": 1.0}')
+    with pytest.raises(
+        DataError, match=r"/past: the record created 2025-01-01T00:00:00Z has no threshold, p_value, drift"
+    ):
+        report(finished / "a", str(tmp_path / "out"), history=str(tmp_path / "past"))
+    assert not (tmp_path / "out").exists()
+    assert listing(tmp_path / "past") == ["a.json"]  # nor is this run recorded
+
+
+def test_trend_has_the_past_and_this_run_once_and_last(finished, tmp_path, monkeypatch):
+    shown = []
+
+    def keep(data):
+        shown.append([point.created for point in data.history])
+        return ""
+
+    monkeypatch.setattr(step, "render_report", keep)
+    past = tmp_path / "past"
+    shutil.copytree(finished / "out" / "history", past)
+    [own] = past.iterdir()
+    for created in ("2025-01-01T00:00:00Z", "2999-01-01T00:00:00+00:00"):
+        record = json.loads(own.read_text()) | {"created": created}
+        (past / f"{created[:4]}.json").write_text(json.dumps(record))
+    for history in (past, tmp_path / "new"):
+        report(finished / "a", str(tmp_path / "out"), history=str(history))
+    created = json.loads(own.read_text())["created"]
+    assert shown == [["2025-01-01T00:00:00Z", "2999-01-01T00:00:00+00:00", created], [created]]
+
+
+@given(st_numpy.arrays(np.float64, st.integers(2, 40), elements=st.integers(-3, 3).map(float)), st.integers(1, 30))
+def test_extremes_are_the_ends_of_the_order_and_none_twice(scores, count):
+    rows = extremes(scores, count)
+    half = min(count, len(scores) // 2)
+    assert len(set(rows.tolist())) == len(rows) == 2 * half
+    ordered = np.sort(scores)
+    np.testing.assert_array_equal(scores[rows[:half]], ordered[:half])
+    np.testing.assert_array_equal(scores[rows[half:]], ordered[len(ordered) - half :])

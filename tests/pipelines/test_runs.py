@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from driftline.components.embedding.backfill import ROWS_PER_SHARD
+from driftline.components.errors import StorageError, UsageError
+from driftline.components.mmd.result import DriftResult
+from driftline.components.storage.store import read_json
+from driftline.components.storage.texts import TextColumns
+from driftline.pipelines import runs
+from driftline.pipelines.compiled import compile_pipeline
+from driftline.pipelines.local import PipelineFailed
+from driftline.pipelines.profile import CLUSTER
+from driftline.pipelines.runs import DriftSettings, EmbedSettings, absolute, run_drift
+from tests.support.command import listing
+from tests.support.datasets import write_embeddings
+from tests.support.ir_lint import documents
+from tests.support.steps import pipeline_in_process
+
+SETTINGS = DriftSettings(components=3, permutations=99)
+
+
+@pytest.fixture
+def datasets(tmp_path, monkeypatch) -> tuple[str, str]:
+    monkeypatch.setattr(runs, "run_pipeline", pipeline_in_process(tmp_path / "artifacts"))
+    rng = np.random.default_rng(0)
+    reference = write_embeddings(str(tmp_path / "x"), rng.normal(size=(60, 5)).astype(np.float32))
+    return reference, write_embeddings(str(tmp_path / "y"), rng.normal(3.0, 1.0, size=(50, 5)).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("data/x", "{here}/data/x"),
+        ("./x/", "{here}/x"),
+        ("texts/*.csv", "{here}/texts/*.csv"),
+        ("/data/x", "/data/x"),
+        ("file:///data/a%20b", "/data/a b"),
+        ("gs://bucket/x", "gs://bucket/x"),
+        ("gs://bucket", "gs://bucket"),
+    ],
+)
+def test_absolute(uri, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute(uri) == expected.replace("{here}", str(tmp_path))
+
+
+@pytest.mark.parametrize("uri", ["", "s3://bucket/x", "gs://", "gs:///x", "gs://a b/x", "file://host/x", "a\0b"])
+def test_absolute_refuses_what_names_nothing(uri):
+    with pytest.raises(UsageError, match=r"; give |: give |holds"):
+        absolute(uri)
+
+
+def test_result_is_that_of_the_output_folder(datasets, tmp_path):
+    out = tmp_path / "out"
+    result = run_drift(*datasets, str(out), SETTINGS)
+    assert result.drift
+    assert result == DriftResult.from_json(read_json(str(out / "result.json")))
+    assert sorted(path.name for path in out.iterdir()) == ["history", "report.html", "result.json", "run.log"]
+
+
+def test_what_else_lies_in_the_output_folder_stays(datasets, tmp_path):
+    out = tmp_path / "out"
+    for name in ("work/mine.txt", "notes/mine.txt", "run.log", "result.json"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    run_drift(*datasets, str(out), SETTINGS)
+    assert (out / "work" / "mine.txt").read_text() == (out / "notes" / "mine.txt").read_text() == "mine"
+    assert listing(out / "work") == ["mine.txt"]
+    assert (out / "run.log").read_text() == ""  # this run's own: the stand-in for KFP's runner logs nothing
+
+
+def test_working_files_go_when_a_later_task_fails(datasets, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    seen: list[list[str]] = []
+
+    def break_down(**_) -> None:
+        seen.append(listing(out / "work"))
+        raise StorageError("the disk: broke")
+
+    monkeypatch.setattr("tests.support.steps.mmd.test", break_down)
+    with pytest.raises(PipelineFailed, match="the disk: broke"):
+        run_drift(*datasets, str(out), SETTINGS)
+    assert [name.partition("/")[2] for name in seen[0]] == ["", "manifest.json", "part-00000.parquet"]
+    assert listing(out) == ["run.log"]
+
+
+def test_working_files_of_another_run_into_the_same_folder_stay(datasets, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    other = write_embeddings(str(out / "work" / "another-run"), np.eye(4, dtype=np.float32))
+    run_drift(*datasets, str(out), SETTINGS)
+    assert {name.partition("/")[0] for name in listing(out / "work")} == {"another-run"}
+    assert Path(other, "manifest.json").exists()
+
+
+def test_temporary_files_go(datasets, tmp_path, monkeypatch):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    run_drift(*datasets, str(tmp_path / "out"), SETTINGS)
+    assert listing(temporary) == []
+
+
+def parameters(name: str) -> dict:
+    spec, _ = documents(compile_pipeline(name, CLUSTER))
+    return spec["root"]["inputDefinitions"]["parameters"]
+
+
+def test_settings_are_the_pipelines_parameters():
+    declared = parameters("drift")
+    names = {field.name for field in fields(DriftSettings)}
+    assert names | {"reference", "current", "out"} == set(declared)
+    ours = DriftSettings()
+    # A cluster has more processors than this machine: its default of tasks is larger.
+    assert {name for name in names if declared[name]["defaultValue"] != getattr(ours, name)} == {"tasks"}
+
+
+def test_backfill_settings_are_the_pipelines_parameters():
+    declared = {name: value.get("defaultValue") for name, value in parameters("backfill").items()}
+    ours = EmbedSettings()
+    assert (declared["id_column"], declared["text_column"]) == (TextColumns().id, TextColumns().text)
+    assert (declared["prompt"], declared["dtype"]) == (ours.prompt, ours.dtype)
+    assert declared["rows_per_shard"] == ours.rows_per_shard == 0
+    from driftline.pipelines import cli
+
+    options = {option.name: option.default for option in cli.embed.params}
+    assert options["rows_per_shard"] == ROWS_PER_SHARD
+    assert "title" in inspect.signature(runs.run_embed).parameters
