@@ -205,10 +205,7 @@ def built(request: pytest.FixtureRequest) -> Iterator[str]:
         subprocess.run(["buildah", "rmi", tag], check=True)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
-    os.environ.get("DRIFTLINE_TEST_IMAGES") != "1", reason="builds gigabytes: set DRIFTLINE_TEST_IMAGES=1, with buildah"
-)
+@pytest.mark.images
 @pytest.mark.parametrize(("name", "built"), [(name, name) for name in NAMES], indirect=["built"])
 def test_the_built_image_runs_its_steps_as_an_ordinary_user(name: str, built: str) -> None:
     modules = step_modules(name)
