@@ -10,8 +10,8 @@ anything, and writes what pip chose.
 
 A lock that exists is kept: its versions are handed to pip as constraints, so that only what pyproject.toml
 changed moves. `--upgrade` starts afresh. The root lock is made first and binds the images' locks, so that
-they run the versions that the tests ran. pip's configuration files, find-links and extra indexes are not
-read, because what they add is not on PyPI; `PIP_INDEX_URL` is, so that a mirror of PyPI serves as well.
+they run the versions that the tests ran. pip's configuration files and further places to look for wheels
+are not read, because what they add is not on PyPI; `PIP_INDEX_URL` is, so that a mirror of PyPI serves as well.
 """
 
 from __future__ import annotations
