@@ -7,31 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from driftline.components.sampling.identity import SampleIdentity
+
 FORMAT = "driftline.drift-result"
 VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class SampleIdentity:
-    """Which vectors stood on one side of the test.
-
-    Attributes:
-        uri: the embeddings dataset, a folder or ``gs://``.
-        digest: the dataset's identity, ``sha256:…`` over its ids and vectors' shards as its manifest lists them.
-        model: name of the model that made the vectors.
-        revision: revision of that model.
-        dimension: length of a vector before projection.
-        rows: rows of the dataset.
-        sampled: rows that took part in the test.
-    """
-
-    uri: str
-    digest: str
-    model: str
-    revision: str
-    dimension: int
-    rows: int
-    sampled: int
 
 
 @dataclass(frozen=True, slots=True)

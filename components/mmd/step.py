@@ -15,10 +15,10 @@ from driftline.components.kernel.spec import KernelSpec, read_task_sums
 from driftline.components.kernel.sums import PartialSums, combine
 from driftline.components.mmd.report.data import HistoryPoint, ReportData
 from driftline.components.mmd.report.render import render_report
-from driftline.components.mmd.result import DriftResult, MovedText, SampleIdentity, StepTiming
+from driftline.components.mmd.result import DriftResult, MovedText, StepTiming
 from driftline.components.mmd.statistic import decide, statistics, witness
 from driftline.components.projection.projected import ProjectedSample, Projection
-from driftline.components.sampling.pooled import PooledSample, Side
+from driftline.components.sampling.pooled import PooledSample
 from driftline.components.steps import running
 from driftline.components.storage.history import append_history, read_history
 from driftline.components.storage.store import (
@@ -207,8 +207,8 @@ def _result(
         seed=known.seed,
         kernel=known.kernel_name,
         gamma=known.gamma,
-        reference=_identity(pooled.reference),
-        current=_identity(pooled.current),
+        reference=pooled.reference,
+        current=pooled.current,
         components=seen.components,
         explained_variance_ratio=seen.explained_variance_ratio,
         moved=moved,
@@ -221,10 +221,6 @@ def _result(
             StepTiming("test", 1, found.seconds),
         ),
     )
-
-
-def _identity(side: Side) -> SampleIdentity:
-    return SampleIdentity(side.uri, side.digest, side.model, side.revision, side.dimension, side.rows, side.sampled)
 
 
 def _record(result: DriftResult) -> dict[str, Any]:

@@ -10,46 +10,11 @@ from numpy.typing import NDArray
 
 from driftline.components.errors import DataError
 from driftline.components.random_bits import SAMPLE_CURRENT, SAMPLE_REFERENCE, choose_rows
+from driftline.components.sampling.identity import SampleIdentity
 from driftline.components.storage.dataset import EmbeddingsDataset
 
 BATCH_ROWS = 4096
 """Rows of a batch. It is fixed, so that sums over batches do not depend on how a dataset is cut into shards."""
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One side of the pooled sample.
-
-    Attributes:
-        uri: the embeddings dataset.
-        digest: the identity of its content when it was sampled; a later reader checks that it is still the same.
-        model: name of the model that made the vectors.
-        revision: revision of that model.
-        dimension: length of a vector.
-        rows: rows of the dataset.
-        sampled: rows that take part, chosen by the seed; ``rows`` where all do.
-        stream: stream of random bits that chooses them.
-    """
-
-    uri: str
-    digest: str
-    model: str
-    revision: str
-    dimension: int
-    rows: int
-    sampled: int
-    stream: int
-
-    def chosen(self, seed: int) -> NDArray[np.int64] | None:
-        """Return the row numbers that take part, ascending, or None where all do."""
-        return None if self.sampled == self.rows else choose_rows(seed, self.stream, self.rows, self.sampled)
-
-    def open(self) -> EmbeddingsDataset:
-        """Open the dataset. Raises DataError where it is no longer the one that was sampled."""
-        dataset = EmbeddingsDataset.open(self.uri)
-        if dataset.manifest.digest != self.digest:
-            raise DataError(f"{self.uri}: the dataset was replaced while the run was reading it; start the run again")
-        return dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +33,8 @@ class PooledSample:
     run: str
     created: str
     seed: int
-    reference: Side
-    current: Side
+    reference: SampleIdentity
+    current: SampleIdentity
     seconds: float
 
     @property
@@ -87,23 +52,27 @@ class PooledSample:
         """Length of a vector, the same on both sides."""
         return self.reference.dimension
 
+    def sides(self) -> Iterator[tuple[SampleIdentity, NDArray[np.int64] | None]]:
+        """Yield each side with the numbers of its rows that take part, ascending, or None where all do."""
+        for side, stream in ((self.reference, SAMPLE_REFERENCE), (self.current, SAMPLE_CURRENT)):
+            all_rows = side.sampled == side.rows
+            yield side, None if all_rows else choose_rows(self.seed, stream, side.rows, side.sampled)
+
     def batches(self) -> Iterator[tuple[Sequence[str], NDArray[np.float32]]]:
         """Yield (ids, vectors (rows, d) float32) in pooled order. No batch spans both sides."""
-        for side in (self.reference, self.current):
-            for batch in side.open().batches(rows=side.chosen(self.seed), batch_rows=BATCH_ROWS):
+        for side, chosen in self.sides():
+            for batch in _open(side).batches(rows=chosen, batch_rows=BATCH_ROWS):
                 yield batch.ids, batch.embeddings
 
     def describe(self, rows: Sequence[int], text_column: str = "text") -> list[tuple[str, str | None]]:
         """Return (id, text) of a few pooled rows, in the order asked; text is None where the dataset has none."""
         found: dict[int, tuple[str, str | None]] = {}
         first = 0
-        for side in (self.reference, self.current):
+        for side, chosen in self.sides():
             wanted = [row for row in rows if first <= row < first + side.sampled]
-            chosen = side.chosen(self.seed)
             places = [row - first if chosen is None else int(chosen[row - first]) for row in wanted]
             if wanted:
-                dataset = side.open()
-                table = dataset.take(places, ["id", text_column])
+                table = _open(side).take(places, ["id", text_column])
                 texts = table[text_column].to_pylist() if text_column in table.column_names else [None] * len(wanted)
                 found.update(zip(wanted, zip(table["id"].to_pylist(), texts, strict=True), strict=True))
             first += side.sampled
@@ -142,10 +111,10 @@ def pair(
                 "embed both with the same model, or any difference is the models'"
             )
 
-    def side(dataset: EmbeddingsDataset, stream: int) -> Side:
+    def side(dataset: EmbeddingsDataset) -> SampleIdentity:
         manifest = dataset.manifest
         sampled = min(size, dataset.rows) if size else dataset.rows
-        return Side(
+        return SampleIdentity(
             dataset.uri,
             manifest.digest,
             manifest.model,
@@ -153,7 +122,14 @@ def pair(
             manifest.dimension,
             dataset.rows,
             sampled,
-            stream,
         )
 
-    return PooledSample(run, created, seed, side(reference, SAMPLE_REFERENCE), side(current, SAMPLE_CURRENT), 0.0)
+    return PooledSample(run, created, seed, side(reference), side(current), 0.0)
+
+
+def _open(side: SampleIdentity) -> EmbeddingsDataset:
+    """Open a side's dataset. Raises DataError where it is no longer the one that was sampled."""
+    dataset = EmbeddingsDataset.open(side.uri)
+    if dataset.manifest.digest != side.digest:
+        raise DataError(f"{side.uri}: the dataset was replaced while the run was reading it; start the run again")
+    return dataset

@@ -23,7 +23,8 @@ from driftline.components.mmd.report.scatter import sample_scatter
 from driftline.components.mmd.report.svg import element
 from driftline.components.mmd.report.trend import run_trend
 from driftline.components.mmd.report.variance import variance_bars
-from driftline.components.mmd.result import DriftResult, MovedText, SampleIdentity
+from driftline.components.mmd.result import DriftResult, MovedText
+from driftline.components.sampling.identity import SampleIdentity
 
 __all__ = ["HistoryPoint", "ReportData", "render_report"]
 

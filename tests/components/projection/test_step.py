@@ -89,7 +89,8 @@ def test_pictures_are_a_seeded_choice_of_each_side(tmp_path, vectors, monkeypatc
 
 def test_only_sampled_rows_take_part(tmp_path, vectors):
     pooled, fitted, projected, ids, _ = project(tmp_path, vectors, 2, size=50, seed=9)
-    chosen = np.concatenate([pooled.reference.chosen(9), N + pooled.current.chosen(9)])
+    (_, from_reference), (_, from_current) = pooled.sides()
+    chosen = np.concatenate([from_reference, N + from_current])
     assert len(chosen) == 100
     assert ids == [f"x-{k}" if k < N else f"y-{k - N}" for k in chosen]
     np.testing.assert_allclose(fitted.mean, vectors[chosen].astype(np.float64).mean(axis=0), rtol=1e-12)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from hypothesis import strategies as st
 
 from driftline.components.errors import DataError
 from driftline.components.random_bits import SAMPLE_CURRENT, SAMPLE_REFERENCE, choose_rows
-from driftline.components.sampling.pooled import BATCH_ROWS, PooledSample, Side, pair
+from driftline.components.sampling.identity import SampleIdentity
+from driftline.components.sampling.pooled import BATCH_ROWS, PooledSample, pair
 from driftline.components.storage.dataset import EmbeddingsDataset
 from tests.support.datasets import write_embeddings
 
@@ -110,14 +110,17 @@ def test_batches_are_the_same_for_any_cut_and_never_span_both_sides(tmp_path: Pa
 @settings(deadline=None)  # a slow disk or a busy machine is no failure
 @given(st.integers(0, 2**63 - 1), st.integers(2, 60), st.integers(2, 60))
 def test_chosen_rows_are_ascending_distinct_and_the_same_again(seed: int, rows: int, sampled: int):
-    side = Side("/data", "sha256:0", "m", "r", D, rows, min(rows, sampled), SAMPLE_REFERENCE)
-    chosen = side.chosen(seed)
+    side = SampleIdentity("/data", "sha256:0", "m", "r", D, rows, min(rows, sampled))
+    sample = PooledSample("run", "2026-01-01T00:00:00+00:00", seed, side, side, 0.0)
+    (_, chosen), (_, other) = sample.sides()
     taken = np.arange(rows) if chosen is None else chosen
     assert (chosen is None) == (sampled >= rows)
     assert len(taken) == min(rows, sampled)
     assert (np.diff(taken) > 0).all()
     assert 0 <= taken[0] <= taken[-1] < rows
-    np.testing.assert_array_equal(taken, np.arange(rows) if chosen is None else side.chosen(seed))
+    assert (other is None) == (chosen is None)
+    (_, again), _ = sample.sides()
+    np.testing.assert_array_equal(taken, np.arange(rows) if again is None else again)
 
 
 @pytest.mark.parametrize("size", [0, 9])
@@ -200,5 +203,4 @@ def test_two_rows_are_enough(tmp_path: Path):
 def test_the_sample_says_what_was_sampled(reference: str, current: str):
     manifest = EmbeddingsDataset.open(current).manifest
     side = pooled(reference, current, size=9).current
-    assert side == Side(current, manifest.digest, "tiny", "r1", D, M, 9, SAMPLE_CURRENT)
-    assert dataclasses.replace(side, sampled=M).chosen(5) is None
+    assert side == SampleIdentity(current, manifest.digest, "tiny", "r1", D, M, 9)

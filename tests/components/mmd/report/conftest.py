@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from driftline.components.mmd.report.data import HistoryPoint, ReportData
-from driftline.components.mmd.result import DriftResult, MovedText, SampleIdentity, StepTiming
+from driftline.components.mmd.result import DriftResult, MovedText, StepTiming
+from driftline.components.sampling.identity import SampleIdentity
 
 REFERENCE_TEXTS = (
     "A slow, tender family drama, and the last half hour is worth the whole ticket.",
