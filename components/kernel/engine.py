@@ -7,6 +7,7 @@ value (:mod:`driftline.components.mmd.statistic`). Time O(N²(d + B)); memory O(
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Final, Literal
@@ -25,6 +26,7 @@ from driftline.components.kernel.sums import PartialSums, SumAccumulator
 Precision = Literal["float32", "float64"]
 Progress = Callable[[int, int], None]
 TileFunction = Callable[[jax.Array, jax.Array], jax.Array]
+TileSums = tuple[jax.Array, jax.Array, jax.Array]
 
 FLOAT64_ROWS: Final = 8192
 """Up to this many pooled rows tiles are float64: it costs little, and float32 errors have few pairs to average over."""
@@ -85,16 +87,25 @@ def sum_tiles(
         data = {int(index): load(int(index)) for index in touched}
         panel_bytes = grid.block * (permutations + 2)
         panel = lru_cache(maxsize=max(2, _PANEL_CACHE_BYTES // panel_bytes))(panels.panel)
+        started: deque[tuple[int, int, TileSums]] = deque()
         for done, (i, j) in enumerate(tiles.tolist(), start=1):
             tile_sums = _diagonal_tile if i == j else _tile
-            rows, columns, within = tile_sums(data[i], data[j], panel(i), panel(j), tile=kernel.tile)
-            sums.add_rows(i, np.asarray(rows))
-            if i != j:
-                sums.add_rows(j, np.asarray(columns))
-            sums.add_within(np.asarray(within))
+            started.append((i, j, tile_sums(data[i], data[j], panel(i), panel(j), tile=kernel.tile)))
+            if len(started) > 1:  # one tile is computed while the sums of the one before are added
+                _add(sums, *started.popleft())
             if progress is not None:
                 progress(done, len(tiles))
+        for tile in started:
+            _add(sums, *tile)
     return sums.result()
+
+
+def _add(sums: SumAccumulator, i: int, j: int, tile: TileSums) -> None:
+    rows, columns, within = (np.asarray(part) for part in tile)
+    sums.add_rows(i, rows)
+    if i != j:
+        sums.add_rows(j, columns.T)
+    sums.add_within(within)
 
 
 def _scaled(z: NDArray[np.floating], kernel: Kernel, precision: Precision) -> NDArray[np.floating]:
@@ -110,25 +121,25 @@ def _scaled(z: NDArray[np.floating], kernel: Kernel, precision: Precision) -> ND
 
 
 @partial(jax.jit, static_argnames=("tile",))
-def _tile(
-    x: jax.Array, y: jax.Array, panel_x: jax.Array, panel_y: jax.Array, *, tile: TileFunction
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return a tile's row sums for its rows and for its columns, (block, 2) each, and its doubled sᵀKs, (1 + B,)."""
+def _tile(x: jax.Array, y: jax.Array, panel_x: jax.Array, panel_y: jax.Array, *, tile: TileFunction) -> TileSums:
+    """Return a tile's row sums (block, 2), column sums (2, block), and twice its sᵀKs (1 + B,), all float64."""
     k = tile(x, y)
     rows, within = _times_panel(k, panel_x, panel_y)
-    columns = jnp.matmul(k.T, panel_x[:, :2].astype(k.dtype), precision=jax.lax.Precision.HIGHEST)
+    # Contracted over the first axes as they lie: on a CPU, to transpose the tile would cost as much as to compute it.
+    both = panel_x[:, :2].astype(k.dtype)
+    columns = jax.lax.dot_general(both, k, (((0,), (0,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
     return rows, columns.astype(jnp.float64), 2 * within  # the tile stands for (j, i) too
 
 
 @partial(jax.jit, static_argnames=("tile",))
 def _diagonal_tile(
     x: jax.Array, y: jax.Array, panel_x: jax.Array, panel_y: jax.Array, *, tile: TileFunction
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> TileSums:
     """Return the same for a tile on the diagonal, its own diagonal set to 0; there are no columns to add."""
     k = tile(x, y)
     k = jnp.where(jnp.eye(len(k), dtype=bool), jnp.zeros((), k.dtype), k)
     rows, within = _times_panel(k, panel_x, panel_y)
-    return rows, jnp.zeros((0, 2), jnp.float64), within
+    return rows, jnp.zeros((2, 0), jnp.float64), within
 
 
 def _times_panel(k: jax.Array, panel_x: jax.Array, panel_y: jax.Array) -> tuple[jax.Array, jax.Array]:
