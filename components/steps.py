@@ -14,10 +14,13 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
-from driftline.components.errors import DriftlineError
+from driftline.components.errors import DriftlineError, UsageError
 
 LOGGER: Final = logging.getLogger("driftline")
 _PROGRESS_INTERVAL_S: Final = 2.0  # often enough for a bar, seldom enough for a log of hours
+
+MAX_TASKS: Final = 200
+"""Ceiling of a fan-out: the artifacts of all its tasks travel to the next step in one argument."""
 
 Event = Literal["start", "progress", "done", "failed"]
 
@@ -68,3 +71,9 @@ def running(step: str, task: int = 0, tasks: int = 1) -> Generator[StepClock]:
         clock.log("failed", error=str(error), kind=type(error).__name__, seconds=round(clock.seconds, 3))
         raise
     clock.log("done", seconds=round(clock.seconds, 3))
+
+
+def check_tasks(tasks: int) -> None:
+    """Raise UsageError for a number of tasks that cannot be fanned out to."""
+    if not 1 <= tasks <= MAX_TASKS:
+        raise UsageError(f"tasks: expected from 1 to {MAX_TASKS}, got {tasks}")

@@ -54,6 +54,5 @@ class Profile:
         return task
 
 
-CLUSTER: Final = Profile()
 LOCAL: Final = Profile(gpu=frozenset(), retries=0)
 """This machine: an error is shown at once instead of after three retries."""

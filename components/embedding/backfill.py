@@ -112,3 +112,8 @@ def cut(rows: Sequence[int], rows_per_shard: int) -> tuple[tuple[Slice, ...], ..
     if open_shard:
         shards.append(tuple(open_shard))
     return tuple(shards)
+
+
+def with_prompt(revision: str, prompt: str) -> str:
+    """Return the revision of vectors: the model's and, as it changes them, the prompt's name where one is set."""
+    return f"{revision};prompt={prompt}" if prompt else revision

@@ -10,12 +10,12 @@ from typing import Final
 
 import pyarrow as pa
 
-from driftline.components.embedding.backfill import ROWS_PER_SHARD, BackfillPlan, DType, cut
+from driftline.components.embedding.backfill import ROWS_PER_SHARD, BackfillPlan, DType, cut, with_prompt
 from driftline.components.embedding.encoder import Encoder
 from driftline.components.embedding.model_folder import check_prompt
 from driftline.components.embedding.models import open_model
 from driftline.components.errors import DataError, UsageError
-from driftline.components.steps import StepClock, running
+from driftline.components.steps import StepClock, check_tasks, running
 from driftline.components.storage.dataset import finished_shard, write_manifest, write_shard
 from driftline.components.storage.manifest import MANIFEST_NAME, Manifest, Shard
 from driftline.components.storage.store import join, list_files, remove, write_json
@@ -24,8 +24,6 @@ from driftline.components.storage.values import read_value, write_value
 
 BATCH_ROWS = 1024
 """Texts handed to the encoder at a time; it sorts them by length."""
-MAX_TASKS = 200
-"""Ceiling of a fan-out whose artifacts are collected in one argument."""
 
 _SHARD_NAME: Final = re.compile(r"part-\d{5,}\.parquet")
 
@@ -75,8 +73,7 @@ def plan(
         plan_out: path of the artifact to write.
     """
     with running("plan") as clock:
-        if not 1 <= tasks <= MAX_TASKS:
-            raise UsageError(f"tasks: expected from 1 to {MAX_TASKS}, got {tasks}")
+        check_tasks(tasks)
         checked_dtype = dtype_of(dtype)
         with open_model(model) as folder:
             check_prompt(folder.path, model, prompt)
@@ -87,7 +84,7 @@ def plan(
             out=out,
             model=model,
             model_name=name,
-            revision=f"{revision};prompt={prompt}" if prompt else revision,
+            revision=with_prompt(revision, prompt),
             prompt=prompt,
             dtype=checked_dtype,
             columns=columns,
@@ -126,7 +123,7 @@ def embed(*, planned: str, share: Mapping[str, float], out: str) -> None:
     known = read_value(planned, BackfillPlan)
     task = int(share["task"])
     with running("embed", task, known.tasks) as clock, open_model(known.model) as folder:
-        revision = f"{folder.revision};prompt={known.prompt}" if known.prompt else folder.revision
+        revision = with_prompt(folder.revision, known.prompt)
         if revision != known.revision:
             raise DataError(
                 f"model {known.model}: it changed from {known.revision} to {revision} during the run; "

@@ -16,7 +16,7 @@ from driftline.components.kernel.plan import BlockGrid
 from driftline.components.kernel.spec import KernelSpec, TaskSums, write_task_sums
 from driftline.components.projection.projected import ProjectedSample
 from driftline.components.random_bits import check_seed
-from driftline.components.steps import running
+from driftline.components.steps import check_tasks, running
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.store import create
 from driftline.components.storage.values import read_value, write_value
@@ -42,11 +42,12 @@ def plan(
         permutations: number of random relabellings, B.
         level: accepted rate of false alarms, which the permutations must be able to reach.
         seed: seed of the run.
-        tasks: tasks to share the tiles among; no more are made than there are tiles.
+        tasks: tasks to share the tiles among, 200 at most; no more are made than there are tiles.
         out: path of the artifact to write.
     """
     with running("plan") as clock:
         check_seed(seed)
+        check_tasks(tasks)
         rank_of_threshold(permutations, level)
         sample = read_value(projected, ProjectedSample)
         bandwidth = parse_gamma(gamma)

@@ -39,7 +39,7 @@ def fit(*, sample: str, components: int, out: str) -> None:
         pooled = read_value(sample, PooledSample)
         if components:
             check_components(components, dimension=pooled.dimension, rows=pooled.rows)
-        moments = gather(vectors for vectors in _vectors(pooled, clock))
+        moments = gather(_vectors(pooled, clock))
         axes = max(components, min(PICTURE_AXES, pooled.dimension, pooled.rows - 1))
         write_value(out, Projection.of(PCA.fit(moments, axes), components, clock.seconds))
 

@@ -16,7 +16,7 @@ from driftline.components.mmd import two_sample_test
 from driftline.components.projection.pca import PCA, gather
 from driftline.components.storage.store import read_json
 from driftline.pipelines.compiled import PIPELINES, compile_pipeline, write_pipeline
-from driftline.pipelines.profile import CLUSTER, Profile
+from driftline.pipelines.profile import Profile
 from tests.support.datasets import write_embeddings, write_texts
 from tests.support.ir_lint import documents, problems
 
@@ -41,7 +41,7 @@ def run_golden(name: str, arguments: str, root: Path) -> subprocess.CompletedPro
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_compiled_pipeline_is_the_golden_file(name):
-    compiled = compile_pipeline(name, CLUSTER)
+    compiled = compile_pipeline(name, Profile())
     golden = (GOLDEN / f"{name}.yaml").read_text(encoding="utf-8")
     assert documents(compiled) == documents(golden), "if the change is meant, run `make golden` and review its diff"
 
@@ -78,7 +78,7 @@ def test_the_lint_finds_what_it_is_for():
 def test_every_input_is_described():
     """Inputs of pipelines and of steps; KFP gives outputs no description of their own."""
     for name in PIPELINES:
-        spec, _ = documents(compile_pipeline(name, CLUSTER))
+        spec, _ = documents(compile_pipeline(name, Profile()))
         inputs = dict(spec["root"]["inputDefinitions"]["parameters"])
         for component in spec["components"].values():
             if "executorLabel" in component:
@@ -103,7 +103,7 @@ def test_images_and_gpus_are_the_profiles():
 
 def test_unknown_pipeline_and_unwritable_output(tmp_path):
     with pytest.raises(UsageError, match="pipeline: unknown 'rift'; choose one of: backfill, drift"):
-        write_pipeline("rift", CLUSTER, str(tmp_path / "x.yaml"))
+        write_pipeline("rift", Profile(), str(tmp_path / "x.yaml"))
     assert not list(tmp_path.iterdir())
 
 

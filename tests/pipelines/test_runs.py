@@ -15,7 +15,7 @@ from driftline.components.storage.texts import TextColumns
 from driftline.pipelines import runs
 from driftline.pipelines.compiled import compile_pipeline
 from driftline.pipelines.local import PipelineFailed
-from driftline.pipelines.profile import CLUSTER
+from driftline.pipelines.profile import Profile
 from driftline.pipelines.runs import DriftSettings, EmbedSettings, absolute, run_drift
 from tests.support.command import listing
 from tests.support.datasets import write_embeddings
@@ -107,7 +107,7 @@ def test_temporary_files_go(datasets, tmp_path, monkeypatch):
 
 
 def parameters(name: str) -> dict:
-    spec, _ = documents(compile_pipeline(name, CLUSTER))
+    spec, _ = documents(compile_pipeline(name, Profile()))
     return spec["root"]["inputDefinitions"]["parameters"]
 
 

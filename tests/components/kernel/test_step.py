@@ -93,7 +93,8 @@ def test_no_more_tasks_than_tiles(tmp_path):
         ({"gamma": "wide"}, "gamma: expected 'median' or a number"),
         ({"level": 1.2}, "level: expected a number between 0 and 1"),
         ({"permutations": 3}, "permutations: 3 are too few"),
-        ({"tasks": 0}, "tasks: expected at least 1"),
+        ({"tasks": 0}, "tasks: expected from 1 to 200, got 0"),
+        ({"tasks": 201}, "tasks: expected from 1 to 200, got 201"),
         ({"seed": -4}, "seed: expected a whole number"),
     ],
 )
