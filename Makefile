@@ -9,7 +9,7 @@ TESTS ?= tests
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint typecheck format compile golden bench images lock clean
+.PHONY: help demo test lint typecheck format compile golden bench peers images lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,7 +67,11 @@ compile: $(VENV)/.installed ## Compile the pipelines to build/pipelines/*.yaml
 
 bench: $(VENV)/.installed ## Measure speed and memory, printed as tables and written to bench-results/
 	$(BIN)/python tests/bench/kernel.py
-	$(BIN)/python tests/bench/power.py
+	$(BIN)/python tests/bench/level_power.py
+	$(BIN)/python tests/bench/online.py
+
+peers: ## Make the environment of the benchmarks' peers
+	$(PYTHON) tests/bench/peers/install.py
 
 images: ## Build the container images with docker, podman or buildah
 	sh images/build.sh
@@ -76,6 +80,6 @@ lock: $(VENV)/.installed ## Lock the versions for development and for the images
 	$(BIN)/python images/lock.py $(if $(UPGRADE),--upgrade)
 
 clean: ## Remove what the other targets made, the environment included
-	rm -rf $(VENV) build dist .demo bench-results .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-peers build dist .demo bench-results .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf ./*.egg-info

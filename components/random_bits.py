@@ -28,6 +28,11 @@ SAMPLE_BANDWIDTH: Final = 0x8000_0003
 """Stream that picks the rows on which the median heuristic looks."""
 SAMPLE_PICTURE: Final = 0x8000_0004
 """Stream that picks the points that the report draws."""
+SAMPLE_ORDER: Final = 0x8000_0005
+"""Stream that mixes the rows of a sample (:func:`mixed_order`)."""
+
+MIXED_ROWS: Final = 65_536
+"""Rows are mixed within windows of this many."""
 
 MAX_SEED: Final = 2**63 - 1
 
@@ -93,3 +98,16 @@ def choose_rows(seed: int, stream: int, rows: int, size: int) -> NDArray[np.int6
         ranks[start:stop] = (words << np.uint64(32)) | np.arange(start, stop, dtype=np.uint64)
     chosen = np.partition(ranks, size - 1)[:size] & np.uint64(0xFFFF_FFFF)
     return np.sort(chosen.astype(np.int64))
+
+
+def mixed_order(seed: int, start: int, stop: int) -> NDArray[np.int64]:
+    """Return rows ``start`` to ``stop`` of a pooled sample, one whole sample of it, in mixed order: int64.
+
+    What lies together in a dataset is often alike. Rows that later steps treat as a group, such as the bins of a
+    permutation test, should not be; so each window of MIXED_ROWS rows is shuffled, which a stream of rows can do too.
+    """
+    order: list[NDArray[np.int64]] = []
+    for first in range(start, stop, MIXED_ROWS):
+        last = min(first + MIXED_ROWS, stop)
+        order.append(first + np.argsort(row_bits(seed, SAMPLE_ORDER, first, last), kind="stable"))
+    return np.concatenate(order) if order else np.empty(0, np.int64)

@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from driftline.components.errors import DriftlineError, UsageError
+
+if TYPE_CHECKING:
+    from driftline.components.mmd.result import DriftResult
 
 # Imports of the jobs stand in the commands: `driftline --help` answers at once, and each command loads, and needs
 # installed, only its own part.
@@ -106,12 +109,29 @@ def embed(
 @click.option(
     "--permutations", type=int, default=500, show_default=True, help="Random relabellings behind the p-value."
 )
-@click.option("--kernel", default="rbf", show_default=True, help="Name of the kernel.")
+@click.option(
+    "--kernel",
+    default="search",
+    show_default=True,
+    help="Many kernels in one test (search), or one: rbf, laplace, imq, rq, linear, polynomial.",
+)
 @click.option(
     "--gamma",
     default="median",
     show_default=True,
-    help="Inverse squared length scale of the kernel: a number, or median.",
+    help="Inverse squared length scale of one kernel: a number, or median.",
+)
+@click.option(
+    "--combination",
+    default="studentised",
+    show_default=True,
+    help="How the kernels of a search are combined: studentised, fuse (MMD-FUSE) or agg (MMDAgg).",
+)
+@click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    help="exact, cross (half of the pairs, no permutations), features (time linear in the rows), or auto, by size.",
 )
 @click.option(
     "--components",
@@ -157,6 +177,8 @@ def drift(
     permutations: int,
     kernel: str,
     gamma: str,
+    combination: str,
+    method: str,
     components: int,
     sample: int,
     tasks: int,
@@ -174,7 +196,7 @@ def drift(
     from driftline.components.sampling.step import check_size
     from driftline.pipelines.runs import DriftSettings, absolute, run_drift
 
-    check_settings(kernel, gamma, permutations, level, seed)
+    check_settings(kernel, gamma, method, combination, permutations, level, seed)
     check_size(sample)
     if components < 0:
         raise UsageError(f"components: expected 1 or more, or 0 for whole vectors, got {components}")
@@ -183,6 +205,8 @@ def drift(
         permutations=permutations,
         kernel_name=kernel,
         gamma=gamma,
+        combination=combination,
+        method=method,
         components=components,
         sample=sample,
         tasks=tasks,
@@ -194,16 +218,25 @@ def drift(
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2, sort_keys=True))
     else:
-        verdict = "drift" if result.drift else "no drift found"
-        sign = "≤" if result.drift else ">"
-        click.echo(f"{verdict}: p = {result.p_value:.4g} {sign} level {result.level:g}")
-        click.echo(
-            f"MMD² {result.statistic:.3g}, threshold {result.threshold:.3g}, "
-            f"{result.reference.sampled} against {result.current.sampled} texts"
-        )
+        for line in _summary(result):
+            click.echo(line)
         click.echo(f"report: {out.rstrip('/')}/report.html")
     if result.drift:
         sys.exit(DRIFT_FOUND)
+
+
+def _summary(result: DriftResult) -> Iterator[str]:
+    """Yield what the command says of a result: the decision, how large the drift is, and by what it was seen."""
+    verdict = "drift" if result.drift else "no drift found"
+    yield f"{verdict}: p = {result.p_value:.4g} {'≤' if result.drift else '>'} level {result.level:g}"
+    interval = result.mmd2_interval
+    within = "" if interval is None else f", 95% interval {interval[0]:.3g} to {interval[1]:.3g}"
+    yield f"MMD² {result.mmd2:.3g}{within}; of two texts, one of each, it tells {result.discrimination:.1%} apart"
+    leading = result.kernel
+    among = f", {leading.share:.0%} of the evidence of {len(result.kernels)} kernels" if len(result.kernels) > 1 else ""
+    yield f"seen by the kernel {leading.name} of gamma {leading.gamma:.3g}{among}"
+    yield f"method {result.method}, {result.method_reason}"
+    yield f"{result.reference.sampled} against {result.current.sampled} texts"
 
 
 def _image(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -52,12 +53,13 @@ def _summary(folder: Path, found: list[tuple[Window, DriftResult]], say: Callabl
     say("")
     say(f"Each window against the reference of {rows} film reviews, at level {level:g}:")
     say("")
-    say(f"{'window':8} {'what it holds':40} {'MMD²':>10} {'threshold':>10} {'p-value':>8}  verdict")
+    say(f"{'window':8} {'what it holds':40} {'MMD²':>8}  {'95% interval':20} {'p-value':>7}  {'seen by':10}  verdict")
     for window, result in found:
         verdict = "drift" if result.drift else "no drift found"
+        low, high = result.mmd2_interval or (math.nan, math.nan)
         say(
-            f"{window.name:8} {window.about:40} {result.statistic:10.2e} {result.threshold:10.2e} "
-            f"{result.p_value:8.4f}  {verdict}"
+            f"{window.name:8} {window.about:40} {result.mmd2:8.1e}  {f'{low:.1e} to {high:.1e}':20} "
+            f"{result.p_value:7.4f}  {result.kernel.name:10}  {verdict}"
         )
     say("")
     say(f"A window that has not changed still alarms in {level:.0%} of runs: that is what the level means.")

@@ -27,8 +27,10 @@ def drift_pipeline(profile: Profile) -> Callable[..., Any]:
         out: str,
         level: float = 0.05,
         permutations: int = 500,
-        kernel_name: str = "rbf",
+        kernel_name: str = "search",
         gamma: str = "median",
+        combination: str = "studentised",
+        method: str = "auto",
         components: int = 32,
         sample: int = 0,
         tasks: int = 8,
@@ -44,8 +46,10 @@ def drift_pipeline(profile: Profile) -> Callable[..., Any]:
             out: Folder for report.html, result.json and, while it runs, working files.
             level: Accepted rate of false alarms, between 0 and 1.
             permutations: Random relabellings behind the p-value.
-            kernel_name: Name of the kernel.
-            gamma: Inverse squared length scale of the kernel, a number above 0, or median.
+            kernel_name: Name of a kernel, or search for kernels of several shapes and widths in one test.
+            gamma: Inverse squared length scale of one kernel, a number above 0, or median.
+            combination: How the kernels of a search are combined.
+            method: exact, cross (half of the pairs, no permutations), features (time linear in the rows), or auto.
             components: Principal components to compare; 0 for whole vectors.
             sample: At most this many rows of each dataset, chosen by the seed; 0 for all.
             tasks: Kernel tasks to share the work among, 200 at most.
@@ -68,15 +72,15 @@ def drift_pipeline(profile: Profile) -> Callable[..., Any]:
         seen = projected.outputs["projected_sample"]
         planned = profile.place(
             kernel.plan(
-                projected_sample=seen, kernel=kernel_name, gamma=gamma, permutations=permutations, level=level,
-                seed=seed, tasks=tasks,
+                projected_sample=seen, kernel=kernel_name, gamma=gamma, combination=combination, method=method,
+                permutations=permutations, level=level, seed=seed, tasks=tasks,
             ),
             "kernels", cpu="2", memory="2Gi",
         )  # fmt: skip
-        spec = planned.outputs["kernel_spec"]
+        plan = planned.outputs["kernel_plan"]
         with dsl.ParallelFor(planned.outputs["Output"], parallelism=MAX_PARALLELISM, name="kernel") as share:
             summed = profile.place(
-                kernel.kernel_sums(share=share, kernel_spec=spec),
+                kernel.kernel_sums(share=share, kernel_plan=plan),
                 "kernels",
                 cpu="2",
                 memory="4Gi",
@@ -84,14 +88,15 @@ def drift_pipeline(profile: Profile) -> Callable[..., Any]:
             )
         tested = profile.place(
             mmd.mmd_test(
-                kernel_spec=spec, partial_sums=dsl.Collected(summed.outputs["partial_sums"]), level=level
+                kernel_plan=plan, partial_sums=dsl.Collected(summed.outputs["partial_sums"]),
+                combination=combination, level=level,
             ),
             "kernels", cpu="1", memory="4Gi",
         )  # fmt: skip
         profile.place(
             mmd.report(
                 pooled_sample=pooled, projection=fitted.outputs["projection"], projected_sample=seen,
-                kernel_spec=spec, outcome=tested.outputs["outcome"], text_column=text_column, history=history,
+                kernel_plan=plan, outcome=tested.outputs["outcome"], text_column=text_column, history=history,
                 out=out,
             ),
             "kernels", cpu="1", memory="2Gi",

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from driftline.components.kernel.method import AUTO, DEFAULT_COMBINATION, SEARCH
 from driftline.components.mmd.result import DriftResult
 from driftline.components.projection.step import WORK
 from driftline.components.storage.location import is_gcs, normalised, split_gcs
@@ -27,8 +28,10 @@ class DriftSettings:
 
     level: float = 0.05
     permutations: int = 500
-    kernel_name: str = "rbf"
+    kernel_name: str = SEARCH
     gamma: str = "median"
+    combination: str = DEFAULT_COMBINATION
+    method: str = AUTO
     components: int = 32
     sample: int = 0
     tasks: int = 4

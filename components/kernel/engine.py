@@ -1,116 +1,213 @@
-"""The tile engine: one pass over the kernel matrix of a pooled sample, which is never stored.
+"""The tile engine: one pass over the kernel matrices of a pooled sample, which are never stored.
 
-For each tile K_ij of the symmetric half the engine multiplies by a panel of labellings S, and keeps sᵀKs for every
-labelling and two row sums, K·1 and K·s₀. From these follow MMD², its permutation distribution and every row's witness
-value (:mod:`driftline.components.mmd.statistic`). Time O(N²(d + B)); memory O(block² + block · B), beside the data.
+For each tile of the symmetric half the engine sums every row and column, and every pair of bins; the latter, a much
+smaller matrix, it multiplies by a panel of labellings S for sᵀKs. From these follow MMD², its permutation distribution
+and every row's witness value (:mod:`driftline.components.mmd.statistic`). Many kernels share one pass, and one matrix
+product for each tile. Time O(N²(d + Q)) and, for bins of c rows, O(N²QB/c²); memory O(block² Q), beside the data.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from functools import lru_cache, partial
-from typing import Final, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any, Final, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError
 from driftline.components.kernel.functions import Kernel
+from driftline.components.kernel.fused import Product
 from driftline.components.kernel.labellings import LabelPanels
 from driftline.components.kernel.plan import BlockGrid
 from driftline.components.kernel.sums import PartialSums, SumAccumulator
+from driftline.components.kernel.tiler import EXHAUSTED, Block, Precision, Sums, Tiler
 
-Precision = Literal["float32", "float64"]
+Device: TypeAlias = Any  # a jax.Device, which JAX exports as a variable
 Progress = Callable[[int, int], None]
-TileFunction = Callable[[jax.Array, jax.Array], jax.Array]
-TileSums = tuple[jax.Array, jax.Array, jax.Array]
+Blocks = Callable[[int], NDArray[np.floating]]
 
 FLOAT64_ROWS: Final = 8192
 """Up to this many pooled rows tiles are float64: it costs little, and float32 errors have few pairs to average over."""
 FLOAT32_NORM: Final = 1e3
 """Above this squared norm in scaled coordinates, a squared distance taken as a difference of norms loses too many of
 float32's digits."""
+FUSED_PRODUCT: Final[Product] = "bf16x3"
+"""How a GPU's fused kernel multiplies: for the sizes it is used at, MMD² moves by a few millionths of its deviation."""
 _PANEL_CACHE_BYTES: Final = 256 << 20
 
 
-def choose_precision(rows: int, kernel: Kernel, largest_norm: float) -> Precision:
+def choose_precision(rows: int, kernels: Sequence[Kernel], largest_norm: float) -> Precision:
     """Return the tiles' dtype for a pooled sample: a symmetric function of it, so that the test stays exact.
 
     Args:
         rows: rows of the pooled sample.
-        kernel: the kernel, whose scale decides what is large.
+        kernels: the kernels, whose scales decide what is large.
         largest_norm: largest Euclidean norm of a centred vector.
     """
-    scaled = float(kernel.scale(np.full((1, 1), largest_norm))[0, 0])
-    return "float64" if rows <= FLOAT64_ROWS or scaled**2 > FLOAT32_NORM else "float32"
+    scaled = max(kernel.gamma for kernel in kernels) * largest_norm * largest_norm
+    return "float64" if rows <= FLOAT64_ROWS or scaled > FLOAT32_NORM else "float32"
 
 
 def sum_tiles(
-    blocks: Callable[[int], NDArray[np.floating]],
+    blocks: Blocks,
     tiles: NDArray[np.int32],
     grid: BlockGrid,
-    kernel: Kernel,
+    kernels: Sequence[Kernel],
     panels: LabelPanels,
-    permutations: int,
     *,
     precision: Precision,
+    sums: SumAccumulator,
     progress: Progress | None = None,
 ) -> PartialSums:
-    """Sum some tiles of the kernel matrix.
+    """Sum some tiles of the kernel matrices, on all devices that JAX has.
+
+    Each tile is computed by one device, and sums are added on the host, in any order to the same bits: so many devices
+    of a kind give what one gives.
 
     Args:
         blocks: gives the centred vectors of a block, (rows of the block, d).
-        tiles: (k, 2) int32, pairs of blocks i ≤ j.
+        tiles: (k, 2) int32, pairs of blocks.
         grid: the grid that the tiles belong to.
-        kernel: the kernel, which scales the vectors.
+        kernels: the kernels, at least one.
         panels: the labellings.
-        permutations: B, the columns of a panel less two.
         precision: dtype of a tile. Sums over tiles are float64 in either case.
-        progress: called with (tiles done, tiles in all) after each tile.
+        sums: what the tiles' sums are added to (:func:`accumulator`); the first tiles, as many as it holds already,
+            are left out.
+        progress: called with (tiles done, tiles in all) after each tile has been added.
 
     Raises:
         DataError: vectors so large that their squared norms overflow.
+        DriftlineError: a device whose memory does not hold the smallest pieces of a tile.
     """
-    touched = np.unique(tiles).astype(np.int32)
-    sums = SumAccumulator(grid, touched, permutations, kernel.bound)
     with jax.enable_x64(True):  # for float64 sums; the caller's own setting is untouched
+        workers = [
+            _Worker(device, blocks, grid, kernels, panels, precision)
+            for device in jax.local_devices()[: max(1, len(tiles))]
+        ]
+        started: deque[_Started] = deque()
 
-        def load(index: int) -> jax.Array:
-            scaled = _scaled(blocks(index), kernel, precision)
-            padded = np.zeros((grid.block, scaled.shape[1]), precision)
-            padded[: len(scaled)] = scaled
-            return jnp.asarray(padded)
-
-        data = {int(index): load(int(index)) for index in touched}
-        panel_bytes = grid.block * (permutations + 2)
-        panel = lru_cache(maxsize=max(2, _PANEL_CACHE_BYTES // panel_bytes))(panels.panel)
-        started: deque[tuple[int, int, TileSums]] = deque()
-        for done, (i, j) in enumerate(tiles.tolist(), start=1):
-            tile_sums = _diagonal_tile if i == j else _tile
-            started.append((i, j, tile_sums(data[i], data[j], panel(i), panel(j), tile=kernel.tile)))
-            if len(started) > 1:  # one tile is computed while the sums of the one before are added
-                _add(sums, *started.popleft())
+        def add() -> None:
+            started.popleft().add_to(sums)
             if progress is not None:
-                progress(done, len(tiles))
-        for tile in started:
-            _add(sums, *tile)
+                progress(sums.tiles, len(tiles))
+
+        for turn, (i, j) in enumerate(tiles[sums.tiles :].tolist()):
+            started.append(workers[turn % len(workers)].start(i, j))
+            if len(started) > len(workers):  # a tile a device is computed while the sums of the one before are added
+                add()
+        while started:
+            add()
     return sums.result()
 
 
-def _add(sums: SumAccumulator, i: int, j: int, tile: TileSums) -> None:
-    rows, columns, within = (np.asarray(part) for part in tile)
-    sums.add_rows(i, rows)
-    if i != j:
-        sums.add_rows(j, columns.T)
-    sums.add_within(within)
+def accumulator(
+    tiles: NDArray[np.int32], grid: BlockGrid, kernels: Sequence[Kernel], permutations: int, largest_norm: float
+) -> SumAccumulator:
+    """Return what the sums of some tiles are added to.
+
+    Args:
+        tiles: (k, 2) int32, the tiles.
+        grid: the grid that they belong to.
+        kernels: the kernels.
+        permutations: B.
+        largest_norm: no vector of the pooled sample is longer than this; it bounds the sums.
+    """
+    bounds = [kernel.bound(largest_norm) for kernel in kernels]
+    return SumAccumulator(grid, np.unique(tiles).astype(np.int32), permutations, bounds)
 
 
-def _scaled(z: NDArray[np.floating], kernel: Kernel, precision: Precision) -> NDArray[np.floating]:
+class _Worker:
+    """One device, and the blocks that lie on it."""
+
+    def __init__(
+        self,
+        device: Device,
+        blocks: Blocks,
+        grid: BlockGrid,
+        kernels: Sequence[Kernel],
+        panels: LabelPanels,
+        precision: Precision,
+    ) -> None:
+        self._device = device
+        self._blocks = blocks
+        self._grid = grid
+        self._panels = panels
+        self._precision: Precision = precision
+        # In these coordinates the narrowest kernel has γ = 1: what float32 can hold does not depend on the data's unit.
+        self._unit = max(kernel.gamma for kernel in kernels)
+        fused = FUSED_PRODUCT if device.platform == "gpu" else None
+        self.tiler = Tiler(kernels, self._unit, grid.block, panels.bins.rows, precision, fused)
+        self._vectors = cache(self._load)
+        panel_bytes = (grid.block // panels.bins.rows) * (1 + panels.permutations)
+        self._labels = lru_cache(maxsize=max(2, _PANEL_CACHE_BYTES // panel_bytes))(self._label)
+
+    def start(self, i: int, j: int) -> _Started:
+        """Start on tile (i, j)."""
+        try:
+            return _Started(self, i, j, self._sums(i, j))
+        except jax.errors.JaxRuntimeError as error:
+            return _Started(self, i, j, self._again(i, j, error))
+
+    def finished(self, i: int, j: int, sums: Sums) -> list[NDArray[np.float64]]:
+        """Wait for a tile's sums; where the device ran out of memory, take smaller pieces."""
+        while True:
+            try:
+                return [np.asarray(part) for part in sums]
+            except jax.errors.JaxRuntimeError as error:
+                sums = self._again(i, j, error)
+
+    def _again(self, i: int, j: int, error: Exception) -> Sums:
+        while True:
+            if EXHAUSTED not in str(error):
+                raise error
+            self.tiler.shrink(error)
+            try:
+                return jax.block_until_ready(self._sums(i, j))
+            except jax.errors.JaxRuntimeError as again:
+                error = again
+
+    def _sums(self, i: int, j: int) -> Sums:
+        return self.tiler.sums(self._block(i), self._block(j), diagonal=i == j)
+
+    def _block(self, index: int) -> Block:
+        vectors, rows = self._vectors(index)
+        return Block(vectors, rows, self._labels(index))
+
+    def _load(self, index: int) -> tuple[jax.Array, int]:
+        scaled = _scaled(self._blocks(index), self._unit, self._precision)
+        padded = np.zeros((self._grid.block, scaled.shape[1]), self._precision)
+        padded[: len(scaled)] = scaled
+        return jax.device_put(padded, self._device), len(scaled)
+
+    def _label(self, index: int) -> jax.Array:
+        with jax.default_device(self._device):
+            return jax.device_put(self._panels.panel(index), self._device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """A tile that a device is working on."""
+
+    worker: _Worker
+    i: int
+    j: int
+    sums: Sums
+
+    def add_to(self, sums: SumAccumulator) -> None:
+        rows, columns, within = self.worker.finished(self.i, self.j, self.sums)
+        sums.add_rows(self.i, self.j, rows)
+        if self.i != self.j:
+            sums.add_rows(self.j, self.i, columns)
+        sums.add_within(within)
+
+
+def _scaled(z: NDArray[np.floating], gamma: float, precision: Precision) -> NDArray[np.floating]:
     with np.errstate(over="ignore", invalid="ignore"):
-        scaled = kernel.scale(np.asarray(z, np.float64))
+        scaled = np.sqrt(gamma) * np.asarray(z, np.float64)
         largest = float(np.max(np.einsum("ij,ij->i", scaled, scaled), initial=0.0))
     if not largest < float(np.finfo(precision).max) / 8:
         raise DataError(
@@ -120,35 +217,7 @@ def _scaled(z: NDArray[np.floating], kernel: Kernel, precision: Precision) -> ND
     return scaled.astype(precision)
 
 
-@partial(jax.jit, static_argnames=("tile",))
-def _tile(x: jax.Array, y: jax.Array, panel_x: jax.Array, panel_y: jax.Array, *, tile: TileFunction) -> TileSums:
-    """Return a tile's row sums (block, 2), column sums (2, block), and twice its sᵀKs (1 + B,), all float64."""
-    k = tile(x, y)
-    rows, within = _times_panel(k, panel_x, panel_y)
-    # Contracted over the first axes as they lie: on a CPU, to transpose the tile would cost as much as to compute it.
-    both = panel_x[:, :2].astype(k.dtype)
-    columns = jax.lax.dot_general(both, k, (((0,), (0,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
-    return rows, columns.astype(jnp.float64), 2 * within  # the tile stands for (j, i) too
-
-
-@partial(jax.jit, static_argnames=("tile",))
-def _diagonal_tile(
-    x: jax.Array, y: jax.Array, panel_x: jax.Array, panel_y: jax.Array, *, tile: TileFunction
-) -> TileSums:
-    """Return the same for a tile on the diagonal, its own diagonal set to 0; there are no columns to add."""
-    k = tile(x, y)
-    k = jnp.where(jnp.eye(len(k), dtype=bool), jnp.zeros((), k.dtype), k)
-    rows, within = _times_panel(k, panel_x, panel_y)
-    return rows, jnp.zeros((2, 0), jnp.float64), within
-
-
-def _times_panel(k: jax.Array, panel_x: jax.Array, panel_y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    product = jnp.matmul(k, panel_y.astype(k.dtype), precision=jax.lax.Precision.HIGHEST).astype(jnp.float64)
-    within = jnp.sum(jnp.where(panel_x[:, 1:] != 0, product[:, 1:], 0.0), axis=0)
-    return product[:, :2], within
-
-
-def array_blocks(z: NDArray[np.floating], grid: BlockGrid) -> Callable[[int], NDArray[np.floating]]:
+def array_blocks(z: NDArray[np.floating], grid: BlockGrid) -> Blocks:
     """Return the blocks of an array (N, d) held in memory, as :func:`sum_tiles` takes them."""
 
     def block(index: int) -> NDArray[np.floating]:

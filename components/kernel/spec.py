@@ -1,92 +1,159 @@
-"""What every kernel task needs to know, and the files that tasks hand on."""
+"""What every kernel task needs to know, settled once for a pair of samples."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.kernel.engine import Precision
-from driftline.components.kernel.functions import Kernel, make_kernel
-from driftline.components.kernel.labellings import LabelPanels
+from driftline.components.errors import UsageError
+from driftline.components.kernel.bandwidth import MEDIAN, Scale, parse_gamma
+from driftline.components.kernel.collection import Collection, search_collection
+from driftline.components.kernel.engine import accumulator, choose_precision
+from driftline.components.kernel.feature_sums import FREQUENCIES
+from driftline.components.kernel.features import RandomFeatures
+from driftline.components.kernel.functions import Kernel, family
+from driftline.components.kernel.labellings import Bins, LabelPanels
+from driftline.components.kernel.method import SEARCH, MethodChoice, choose_method
 from driftline.components.kernel.plan import BlockGrid
-from driftline.components.kernel.sums import PartialSums
+from driftline.components.kernel.subsample import MeanSquares, mean_squares
+from driftline.components.kernel.sums import SumAccumulator
+from driftline.components.kernel.tiler import Precision
 
 
 @dataclass(frozen=True, slots=True)
 class KernelSpec:
-    """A pass over the kernel matrix of a projected sample.
+    """A pass over a pooled sample.
 
     Attributes:
-        uri: the projected sample, an embeddings dataset with the reference's rows first.
-        n: rows of the reference.
-        rows: rows of the pooled sample, N.
+        n: rows of the reference, which come first.
+        m: rows of the current sample.
+        largest_norm: no vector is longer than this.
+        choice: how MMD² is estimated and judged.
+        collection: the kernels, and what each counts.
+        squares: mean squares of the kernels, from a few rows.
         block: rows of a block of the grid.
-        kernel_name: name of the kernel.
-        gamma: its inverse squared length scale.
         precision: dtype of a tile.
-        seed: seed of the relabellings.
+        seed: seed of the relabellings and of random features.
         cuts: each permutation's cut (:mod:`driftline.components.kernel.labellings`).
-        tasks: number of tasks that share the tiles.
-        seconds: how long planning took.
     """
 
-    uri: str
     n: int
-    rows: int
+    m: int
+    largest_norm: float
+    choice: MethodChoice
+    collection: Collection
+    squares: MeanSquares
     block: int
-    kernel_name: str
-    gamma: float
     precision: Precision
     seed: int
     cuts: tuple[int, ...]
-    tasks: int
-    seconds: float
 
     @property
     def grid(self) -> BlockGrid:
         """The block grid."""
-        return BlockGrid(self.rows, self.block)
+        return BlockGrid(self.n, self.m, self.block, halves=self.choice.method == "cross")
 
     @property
-    def kernel(self) -> Kernel:
-        """The kernel."""
-        return make_kernel(self.kernel_name, self.gamma)
-
-    @property
-    def permutations(self) -> int:
-        """Number of random relabellings, B."""
-        return len(self.cuts)
-
     def panels(self) -> LabelPanels:
         """The labellings."""
-        return LabelPanels(self.seed, np.array(self.cuts, np.uint64), self.n, self.rows, self.block)
+        return LabelPanels(self.seed, np.array(self.cuts, np.uint64), Bins.of(self.n, self.m), self.grid)
+
+    def accumulator(self, tiles: NDArray[np.int32]) -> SumAccumulator:
+        """Return what the sums of some tiles are added to."""
+        return accumulator(tiles, self.grid, self.collection.kernels, len(self.cuts), self.largest_norm)
+
+    def features(self, dimension: int) -> list[RandomFeatures]:
+        """Draw the random features of every kernel, for vectors of ``dimension`` numbers."""
+        return [RandomFeatures.draw(kernel, dimension, FREQUENCIES, self.seed) for kernel in self.collection.kernels]
+
+    def useful_tasks(self, tasks: int) -> int:
+        """Return ``tasks``, or fewer where there is not so much to share out."""
+        if self.choice.method == "features":
+            return min(tasks, self.grid.blocks)
+        return self.grid.useful_tasks(tasks)
 
 
-@dataclass(frozen=True, slots=True)
-class TaskSums:
-    """What one kernel task found, and how long it took."""
+def settle(
+    z: NDArray[np.floating],
+    reference: int,
+    *,
+    n: int,
+    m: int,
+    largest_norm: float,
+    kernel: str,
+    gamma: str | float,
+    method: str,
+    permutations: int,
+    seed: int,
+) -> KernelSpec:
+    """Settle the method, the kernels, the grid and the relabellings of a pass.
 
-    sums: PartialSums
-    seconds: float
+    Args:
+        z: (k, d) centred vectors of a few rows of the pooled sample, chosen without regard to whose they are.
+        reference: how many of them, the first, are of the reference.
+        n: rows of the reference.
+        m: rows of the current sample.
+        largest_norm: no vector of the pooled sample is longer than this.
+        kernel: name of a family, or ``"search"`` for many kernels at once.
+        gamma: ``"median"`` or a number above 0.
+        method: ``"exact"``, ``"cross"``, ``"features"`` or ``"auto"``.
+        permutations: number of random relabellings, B.
+        seed: seed of the relabellings and of random features.
+
+    Raises:
+        UsageError: an unknown name, or settings that exclude one another.
+        DataError: all vectors are identical.
+    """
+    check_choice(kernel, gamma)
+    choice = choose_method(method, n, m)
+    bandwidth = parse_gamma(gamma)
+    if kernel == SEARCH:
+        collection = search_collection(Scale.of(z))
+    else:
+        chosen = Scale.of(z).kernel(kernel) if bandwidth == MEDIAN else Kernel(kernel, bandwidth)
+        collection = Collection.single(chosen)
+    if choice.method == "features":
+        collection = _with_features(collection)
+    kernels = collection.kernels
+    cuts = () if choice.method == "cross" else Bins.of(n, m).cuts(seed, permutations).tolist()
+    return KernelSpec(
+        n=n,
+        m=m,
+        largest_norm=largest_norm,
+        choice=choice,
+        collection=collection,
+        squares=mean_squares(z, reference, kernels),
+        block=BlockGrid.of(n, m, halves=choice.method == "cross").block,
+        precision=choose_precision(n + m, kernels, largest_norm),
+        seed=seed,
+        cuts=tuple(cuts),
+    )
 
 
-def write_task_sums(file: BinaryIO, task: TaskSums) -> None:
-    """Write a task's sums as an uncompressed NumPy archive."""
-    arrays: dict[str, NDArray[Any]] = {
-        "blocks": task.sums.blocks,
-        "rows": task.sums.rows,
-        "within": task.sums.within,
-        "tiles": np.array(task.sums.tiles),
-        "seconds": np.array(task.seconds),
-    }
-    np.savez(cast("Any", file), allow_pickle=False, **arrays)
+def check_choice(kernel: str, gamma: str | float) -> None:
+    """Raise UsageError for an unknown kernel, a gamma out of range, or one given for a search, which has its own."""
+    bandwidth = parse_gamma(gamma)
+    if kernel != SEARCH:
+        family(kernel)
+    elif bandwidth != MEDIAN:
+        raise UsageError(
+            f"gamma: {gamma} was given with the kernel search, which has bandwidths of its own; leave it out, or name "
+            "one kernel"
+        )
 
 
-def read_task_sums(file: BinaryIO) -> TaskSums:
-    """Read what :func:`write_task_sums` wrote."""
-    with np.load(file, allow_pickle=False) as arrays:
-        sums = PartialSums(arrays["blocks"], arrays["rows"], arrays["within"], int(arrays["tiles"]))
-        return TaskSums(sums, float(arrays["seconds"]))
+def _with_features(collection: Collection) -> Collection:
+    """Leave out the kernels that have no random Fourier features."""
+    kept = [place for place, kernel in enumerate(collection.kernels) if kernel.family.mixture is not None]
+    if not kept:
+        raise UsageError(
+            f"method: features need a kernel of the distance, and {collection.kernels[0].name} is none; name another "
+            "kernel, or the method exact"
+        )
+    total = sum(collection.weights[place] for place in kept)
+    return Collection(
+        tuple(collection.kernels[place] for place in kept),
+        tuple(collection.weights[place] / total for place in kept),
+    )

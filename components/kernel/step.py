@@ -1,22 +1,25 @@
-"""The steps that plan a pass over the kernel matrix and that sum one task's tiles."""
+"""The steps that plan a pass over a projected sample and that do one task's part of it."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.kernel.bandwidth import MEDIAN, median_gamma, median_rows, parse_gamma
-from driftline.components.kernel.engine import choose_precision, sum_tiles
-from driftline.components.kernel.functions import make_kernel
-from driftline.components.kernel.labellings import permutation_cuts, rank_of_threshold
-from driftline.components.kernel.plan import BlockGrid
-from driftline.components.kernel.spec import KernelSpec, TaskSums, write_task_sums
+from driftline.components.kernel.bandwidth import scale_rows
+from driftline.components.kernel.checkpoint import Checkpoint
+from driftline.components.kernel.engine import sum_tiles
+from driftline.components.kernel.feature_sums import FeatureSums, block_share, sum_features
+from driftline.components.kernel.labellings import rank_of_threshold
+from driftline.components.kernel.method import check_combination
+from driftline.components.kernel.spec import KernelSpec, settle
+from driftline.components.kernel.sums import PartialSums
+from driftline.components.kernel.tasks import KernelPlan, TaskSums, write_task_sums
 from driftline.components.projection.projected import ProjectedSample
 from driftline.components.random_bits import check_seed
-from driftline.components.steps import check_tasks, running
+from driftline.components.steps import StepClock, check_tasks, running
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.store import create
 from driftline.components.storage.values import read_value, write_value
@@ -27,88 +30,155 @@ def plan(
     projected: str,
     kernel: str,
     gamma: str,
+    combination: str,
+    method: str,
     permutations: int,
     level: float,
     seed: int,
     tasks: int,
     out: str,
 ) -> list[dict[str, int]]:
-    """Settle the bandwidth, the relabellings and the tasks; write the spec and return one item for each task.
+    """Settle method, kernels, relabellings and tasks; write the plan and return one item for each task.
 
     Args:
         projected: path of the projected sample's JSON.
-        kernel: name of the kernel.
+        kernel: name of a kernel, or ``"search"``.
         gamma: ``"median"`` or a number above 0.
+        combination: how the kernels of a search are combined; looked at here, so that a wrong one stops the run early.
+        method: ``"exact"``, ``"cross"``, ``"features"`` or ``"auto"``.
         permutations: number of random relabellings, B.
         level: accepted rate of false alarms, which the permutations must be able to reach.
         seed: seed of the run.
-        tasks: tasks to share the tiles among, 200 at most; no more are made than there are tiles.
+        tasks: tasks to share the work among, 200 at most; no more are made than there is work for.
         out: path of the artifact to write.
     """
     with running("plan") as clock:
         check_seed(seed)
         check_tasks(tasks)
+        check_combination(combination)
         rank_of_threshold(permutations, level)
         sample = read_value(projected, ProjectedSample)
-        bandwidth = parse_gamma(gamma)
-        if bandwidth == MEDIAN:
-            rows = median_rows(seed, sample.rows)
-            batches = EmbeddingsDataset.open(sample.uri).batches(columns=("embedding",), rows=rows)
-            bandwidth = median_gamma(np.concatenate([batch.embeddings for batch in batches]))
-        grid = BlockGrid.of(sample.rows)
-        made = make_kernel(kernel, bandwidth)
-        spec = KernelSpec(
-            uri=sample.uri,
+        rows = scale_rows(seed, sample.rows)
+        batches = EmbeddingsDataset.open(sample.uri).batches(columns=("embedding",), rows=rows)
+        spec = settle(
+            np.concatenate([batch.embeddings for batch in batches]),
+            int(np.count_nonzero(rows < sample.n)),
             n=sample.n,
-            rows=sample.rows,
-            block=grid.block,
-            kernel_name=kernel,
-            gamma=bandwidth,
-            precision=choose_precision(sample.rows, made, sample.largest_norm),
+            m=sample.rows - sample.n,
+            largest_norm=sample.largest_norm,
+            kernel=kernel,
+            gamma=gamma,
+            method=method,
+            permutations=permutations,
             seed=seed,
-            cuts=tuple(permutation_cuts(seed, permutations, sample.n, sample.rows).tolist()),
-            tasks=grid.useful_tasks(tasks),
-            seconds=0.0,
         )
-        write_value(out, dataclasses.replace(spec, seconds=clock.seconds))
-        return [{"task": task} for task in range(spec.tasks)]
+        planned = KernelPlan(sample.uri, spec, spec.useful_tasks(tasks), 0, 0.0)
+        read = max(_rows_read(planned, task) for task in range(planned.tasks))
+        clock.log("progress", method=spec.choice.method, why=spec.choice.why, tasks_made=planned.tasks, rows_read=read)
+        write_value(out, replace(planned, rows_read=read, seconds=clock.seconds))
+        return [{"task": task} for task in range(planned.tasks)]
 
 
-def sums(*, spec: str, share: Mapping[str, float], out: str) -> None:
-    """Sum one task's tiles and write the partial sums.
+def sums(*, plan: str, share: Mapping[str, float], out: str) -> None:
+    """Do one task's part of a pass and write the partial sums.
 
     Args:
-        spec: path of the kernel spec's JSON.
+        plan: path of the kernel plan's JSON.
         share: which task this is, ``{"task": number}``; numbers may arrive as floats.
         out: path of the artifact to write, a NumPy archive.
     """
-    known = read_value(spec, KernelSpec)
+    known = read_value(plan, KernelPlan)
     task = int(share["task"])
     with running("kernel", task, known.tasks) as clock:
-        tiles = known.grid.share(task, known.tasks)
-        summed = sum_tiles(
-            read_blocks(known, tiles),
-            tiles,
-            known.grid,
-            known.kernel,
-            known.panels(),
-            known.permutations,
-            precision=known.precision,
-            progress=lambda done, of: clock.progress(done, of, "tiles"),
-        )
+        checkpoint = Checkpoint(known, task)
+        summed = (_features if known.spec.choice.method == "features" else _tiles)(known, task, checkpoint, clock)
+        done = TaskSums(summed, clock.seconds)
+        checkpoint.offer(lambda: done, last=True)
         with create(out) as file:
-            write_task_sums(file, TaskSums(summed, clock.seconds))
+            write_task_sums(file, TaskSums(summed, checkpoint.seconds_before + clock.seconds))
 
 
-def read_blocks(spec: KernelSpec, tiles: NDArray[np.int32]) -> Callable[[int], NDArray[np.float32]]:
+def _tiles(known: KernelPlan, task: int, checkpoint: Checkpoint, clock: StepClock) -> PartialSums:
+    spec = known.spec
+    tiles = spec.grid.share(task, known.tasks)
+    sums = spec.accumulator(tiles)
+    earlier = checkpoint.read()
+    if earlier is not None and isinstance(earlier.sums, PartialSums):
+        sums.resume(earlier.sums)
+        clock.log("progress", resumed_at=sums.tiles, of=len(tiles), unit="tiles")
+
+    def progress(done: int, of: int) -> None:
+        clock.progress(done, of, "tiles")
+        checkpoint.offer(lambda: TaskSums(sums.result(), clock.seconds))
+
+    return sum_tiles(
+        read_blocks(known.uri, spec, tiles),
+        tiles,
+        spec.grid,
+        spec.collection.kernels,
+        spec.panels,
+        precision=spec.precision,
+        sums=sums,
+        progress=progress,
+    )
+
+
+def _features(known: KernelPlan, task: int, checkpoint: Checkpoint, clock: StepClock) -> FeatureSums:
+    spec = known.spec
+    share = block_share(spec.grid, task, known.tasks)
+    dataset = EmbeddingsDataset.open(known.uri)
+    earlier = checkpoint.read()
+    before = earlier.sums if earlier is not None and isinstance(earlier.sums, FeatureSums) else None
+    first = 0 if before is None else before.blocks
+    if first:
+        clock.log("progress", resumed_at=first, of=len(share), unit="blocks")
+    blocks = stream_blocks(dataset, spec, share[first:])
+
+    def progress(sums: FeatureSums, of: int) -> None:
+        clock.progress(sums.blocks, of, "blocks")
+        checkpoint.offer(lambda: TaskSums(sums, clock.seconds))
+
+    return sum_features(
+        lambda _: next(blocks),
+        share,
+        spec.grid,
+        spec.features(dataset.dimension),
+        spec.panels,
+        sums=before,
+        progress=progress,
+    )
+
+
+def _rows_read(known: KernelPlan, task: int) -> int:
+    grid = known.spec.grid
+    if known.spec.choice.method == "features":
+        touched: Sequence[int] = block_share(grid, task, known.tasks)
+    else:
+        touched = np.unique(grid.share(task, known.tasks)).tolist()
+    return sum(stop - start for start, stop in map(grid.span, touched))
+
+
+def read_blocks(uri: str, spec: KernelSpec, tiles: NDArray[np.int32]) -> Callable[[int], NDArray[np.float32]]:
     """Read just the rows that some tiles need, and return them block by block.
 
     Memory: 4 bytes times d for each row of the blocks touched.
     """
     touched = np.unique(tiles).tolist()
-    spans = [spec.grid.span(block) for block in touched]
+    blocks = stream_blocks(EmbeddingsDataset.open(uri), spec, touched)
+    return dict(zip(touched, blocks, strict=True)).__getitem__
+
+
+def stream_blocks(dataset: EmbeddingsDataset, spec: KernelSpec, blocks: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+    """Yield some blocks' vectors in ascending order, reading ahead by no more than a block.
+
+    A block of a sample's end may be short, so that the reader's batches and the blocks need not coincide.
+    """
+    spans = [spec.grid.span(block) for block in blocks]
     rows = np.concatenate([np.arange(start, stop, dtype=np.int64) for start, stop in spans])
-    # Only the grid's last block can be short, and it comes last: batches and blocks coincide.
-    batches = EmbeddingsDataset.open(spec.uri).batches(columns=("embedding",), rows=rows, batch_rows=spec.block)
-    held = {block: batch.embeddings for block, batch in zip(touched, batches, strict=True)}
-    return held.__getitem__
+    held = np.empty((0, dataset.dimension), np.float32)
+    batches = dataset.batches(columns=("embedding",), rows=rows, batch_rows=spec.block)
+    for start, stop in spans:
+        while len(held) < stop - start:
+            held = np.concatenate([held, next(batches).embeddings])
+        yield held[: stop - start]
+        held = held[stop - start :]

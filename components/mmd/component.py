@@ -7,22 +7,27 @@ from driftline.components.images import KERNELS
 
 @dsl.component(base_image=KERNELS, install_kfp_package=False)
 def mmd_test(
-    kernel_spec: dsl.Input[dsl.Artifact],
+    kernel_plan: dsl.Input[dsl.Artifact],
     partial_sums: dsl.Input[list[dsl.Artifact]],
+    combination: str,
     level: float,
     outcome: dsl.Output[dsl.Artifact],
 ):
     """Add up the kernel sums and decide whether the two samples differ.
 
     Args:
-        kernel_spec: What every kernel task knew.
+        kernel_plan: What every kernel task knew.
         partial_sums: What the kernel tasks' tiles add up to.
+        combination: How the kernels of a search are combined.
         level: Accepted rate of false alarms, in (0, 1).
         outcome: Statistic, p-value, permutation distribution and the rows that moved most, as JSON.
     """
     from driftline.components.mmd import step
 
-    step.test(spec=kernel_spec.path, parts=[part.path for part in partial_sums], level=level, out=outcome.path)
+    step.test(
+        plan=kernel_plan.path, parts=[part.path for part in partial_sums], combination=combination, level=level,
+        out=outcome.path,
+    )  # fmt: skip
 
 
 @dsl.component(base_image=KERNELS, install_kfp_package=False)
@@ -30,7 +35,7 @@ def report(
     pooled_sample: dsl.Input[dsl.Artifact],
     projection: dsl.Input[dsl.Model],
     projected_sample: dsl.Input[dsl.Artifact],
-    kernel_spec: dsl.Input[dsl.Artifact],
+    kernel_plan: dsl.Input[dsl.Artifact],
     outcome: dsl.Input[dsl.Artifact],
     text_column: str,
     history: str,
@@ -45,7 +50,7 @@ def report(
         pooled_sample: Which rows of which datasets were compared.
         projection: The fitted projection.
         projected_sample: Where the projected vectors lie; emptied at the end.
-        kernel_spec: What every kernel task knew.
+        kernel_plan: What every kernel task knew.
         outcome: What the test decided.
         text_column: Carried column of the datasets that holds the texts to show.
         history: Folder of the history dataset; empty for the folder history below out.
@@ -58,7 +63,7 @@ def report(
 
     numbers = step.report(
         sample=pooled_sample.path, projection=projection.path, projected=projected_sample.path,
-        spec=kernel_spec.path, outcome=outcome.path, text_column=text_column, history=history, out=out,
+        plan=kernel_plan.path, outcome=outcome.path, text_column=text_column, history=history, out=out,
         result_out=result.path, report_out=html.path,
     )  # fmt: skip
     for name, value in numbers.items():

@@ -10,56 +10,62 @@ reference rows among N = n + m: a = sᵀKs and b = sᵀr give within-X = a, acro
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from driftline.components.kernel.labellings import rank_of_threshold
+from driftline.components.kernel.feature_sums import FeatureSums
+from driftline.components.kernel.labellings import LabelPanels, rank_of_threshold
 from driftline.components.kernel.plan import BlockGrid
 from driftline.components.kernel.sums import KernelSums
 
 
-def mmd2_unbiased(a: ArrayLike, b: ArrayLike, t: float, n: int, m: int) -> NDArray[np.float64]:
-    """Return MMD²_u for each labelling, of the shape of ``a`` and ``b``."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+def mmd2_unbiased(a: ArrayLike, b: ArrayLike, t: ArrayLike, n: int, m: int) -> NDArray[np.float64]:
+    """Return MMD²_u for each labelling, of the shape that ``a``, ``b`` and ``t`` broadcast to."""
+    a, b, t = np.asarray(a, np.float64), np.asarray(b, np.float64), np.asarray(t, np.float64)
     return a / (n * (n - 1)) + (t - 2 * b + a) / (m * (m - 1)) - 2 * (b - a) / (n * m)
 
 
-def statistics(
-    sums: KernelSums, n: int, grid: BlockGrid, panel: Callable[[int], NDArray[np.int8]]
-) -> NDArray[np.float64]:
-    """Return MMD²_u of the observed labelling and of each permutation, shape (1 + B,).
-
-    Args:
-        sums: sums over the whole kernel matrix.
-        n: rows of the reference.
-        grid: the block grid.
-        panel: gives block i's labels, (block, 2 + B) int8 with columns 1, s₀ … s_B, zero past the end.
-    """
-    rows = sums.rows[:, 0]
-    reached = np.zeros(len(sums.within))
+def statistics(sums: KernelSums, grid: BlockGrid, panels: LabelPanels) -> NDArray[np.float64]:
+    """Return MMD²_u of the observed labelling and of each permutation for each kernel, shape (Q, 1 + B)."""
+    totals = sums.rows.sum(axis=2)
+    reached = np.zeros_like(sums.within)
     for index in range(grid.blocks):
         start, stop = grid.span(index)
-        labels = np.asarray(panel(index))[: stop - start, 1:]
-        reached += rows[start:stop] @ labels.astype(np.float64)
-    return mmd2_unbiased(sums.within, reached, float(rows.sum()), n, grid.rows - n)
+        block = np.zeros((len(totals), grid.block))
+        block[:, : stop - start] = totals[:, start:stop]
+        bins = block.reshape(len(totals), -1, panels.bins.rows).sum(axis=2)
+        reached += bins @ np.asarray(panels.panel(index)).astype(np.float64)
+    return mmd2_unbiased(sums.within, reached, totals.sum(axis=1, keepdims=True), grid.n, grid.m)
 
 
-def witness(sums: KernelSums, n: int) -> NDArray[np.float64]:
+def feature_statistics(sums: FeatureSums, n: int, m: int) -> NDArray[np.float64]:
+    """Return MMD²_u of each kernel's random-feature approximation, shape (Q, 1 + B).
+
+    With A_b the labelled sums and T the total, a = ‖A_b‖² − n, b = A_b·T − n and t = ‖T‖² − N: features have norm 1,
+    so that the diagonal, which is left out, is known.
+    """
+    within = np.einsum("qbf,qbf->qb", sums.labelled, sums.labelled) - n
+    reached = np.einsum("qbf,qf->qb", sums.labelled, sums.total) - n
+    total = np.einsum("qf,qf->q", sums.total, sums.total)[:, None] - (n + m)
+    return mmd2_unbiased(within, reached, total, n, m)
+
+
+def witness(rows: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     """Return each row's witness, (N,): its mean kernel value with the reference minus that with the current sample.
 
     A row is left out of the mean over its own sample (Lloyd and Ghahramani, "Statistical model criticism using kernel
     two sample tests", NIPS 2015, without the self term). Above 0 the row looks more like the reference, below 0 more
     like the current window.
+
+    Args:
+        rows: (N, 2), one kernel's sums over the reference's rows and over the current sample's.
+        n: rows of the reference.
     """
-    to_all, to_reference = sums.rows[:, 0], sums.rows[:, 1]
-    m = len(to_all) - n
-    own = np.arange(len(to_all)) < n
-    reference = to_reference / np.where(own, n - 1, n)
-    current = (to_all - to_reference) / np.where(own, m, m - 1)
-    return reference - current
+    m = len(rows) - n
+    own = np.arange(len(rows)) < n
+    return rows[:, 0] / np.where(own, n - 1, n) - rows[:, 1] / np.where(own, m, m - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from driftline.components.errors import DataError
-from driftline.components.kernel.spec import KernelSpec, read_task_sums
+from driftline.components.kernel.feature_sums import FeatureSums, combine_features, feature_rows
+from driftline.components.kernel.step import stream_blocks
 from driftline.components.kernel.sums import PartialSums, combine
+from driftline.components.kernel.tasks import KernelPlan, read_task_sums
+from driftline.components.mmd.outcome import Found, Outcome, cross_outcome, exact_outcome, features_outcome
 from driftline.components.mmd.report.data import HistoryPoint, ReportData
 from driftline.components.mmd.report.render import render_report
-from driftline.components.mmd.result import DriftResult, MovedText, StepTiming
-from driftline.components.mmd.statistic import decide, statistics, witness
+from driftline.components.mmd.result import DriftResult, KernelFinding, MovedText, StepTiming
 from driftline.components.projection.projected import ProjectedSample, Projection
 from driftline.components.sampling.pooled import PooledSample
 from driftline.components.steps import running
+from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.history import append_history, read_history
 from driftline.components.storage.store import (
     join,
@@ -35,29 +37,19 @@ MOVED_TEXTS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Judged:
     """What the test step hands to the report step.
 
     Attributes:
-        statistic: unbiased MMD².
-        p_value: its p-value.
-        threshold: the statistic above which the test rejects.
-        level: accepted rate of false alarms.
-        rejected: ``p_value <= level``.
-        permuted: (B,) statistics under relabelling.
-        moved_rows: pooled rows with the lowest and the highest witness, ascending by witness.
+        outcome: what the test found.
+        moved_rows: rows of the pooled sample with the lowest and the highest witness, ascending by witness.
         moved_witness: their witness values.
         kernel_tasks: number of kernel tasks.
         kernel_seconds: what they took, summed.
         seconds: how long the test took.
     """
 
-    statistic: float
-    p_value: float
-    threshold: float
-    level: float
-    rejected: bool
-    permuted: tuple[float, ...]
+    outcome: Outcome
     moved_rows: tuple[int, ...]
     moved_witness: tuple[float, ...]
     kernel_tasks: int
@@ -65,49 +57,61 @@ class Outcome:
     seconds: float
 
 
-def test(*, spec: str, parts: Sequence[str], level: float, out: str) -> None:
+def test(*, plan: str, parts: Sequence[str], combination: str, level: float, out: str) -> None:
     """Add up the kernel tasks' sums and decide at a level.
 
     Args:
-        spec: path of the kernel spec's JSON.
+        plan: path of the kernel plan's JSON.
         parts: paths of the tasks' partial sums.
+        combination: how the statistics of several kernels are combined.
         level: accepted rate of false alarms, in (0, 1).
         out: path of the artifact to write.
     """
     with running("test") as clock:
-        known = read_value(spec, KernelSpec)
+        known = read_value(plan, KernelPlan)
         seconds: list[float] = []
 
-        def read() -> Iterator[PartialSums]:
+        def read() -> Iterator[PartialSums | FeatureSums]:
             for path in parts:
                 with open_read(path) as file:
                     task = read_task_sums(file)
                 seconds.append(task.seconds)
                 yield task.sums
 
-        sums = combine(known.grid, read())
-        panels = known.panels()
-        values = statistics(sums, known.n, known.grid, lambda index: np.asarray(panels.panel(index)))
-        decision = decide(values[0], values[1:], level)
-        scores = witness(sums, known.n)
-        moved = extremes(scores, MOVED_TEXTS)
-        outcome = Outcome(
-            statistic=float(values[0]),
-            p_value=decision.p_value,
-            threshold=decision.threshold,
-            level=level,
-            rejected=decision.rejected,
-            permuted=tuple(values[1:].tolist()),
-            moved_rows=tuple(moved.tolist()),
-            moved_witness=tuple(scores[moved].tolist()),
+        outcome, scores = _found(known, read(), level, combination)
+        stored = extremes(scores, MOVED_TEXTS)
+        # The projected sample lies in mixed order; what its rows are called are their numbers in the pooled sample.
+        ids = EmbeddingsDataset.open(known.uri).take(stored, ["id"])["id"].to_pylist()
+        tested = Judged(
+            outcome=outcome,
+            moved_rows=tuple(int(identifier) for identifier in ids),
+            moved_witness=tuple(scores[stored].tolist()),
             kernel_tasks=len(seconds),
             kernel_seconds=sum(seconds),
             seconds=clock.seconds,
         )
-        write_value(out, outcome)
+        write_value(out, tested)
 
 
 test.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  # a step, not a test case
+
+
+def _found(known: KernelPlan, parts: Iterable[PartialSums | FeatureSums], level: float, combination: str) -> Found:
+    spec = known.spec
+    if spec.choice.method == "features":
+        sums = combine_features(spec.grid, (part for part in parts if isinstance(part, FeatureSums)))
+        dataset = EmbeddingsDataset.open(known.uri)
+        features = spec.features(dataset.dimension)
+
+        def rows_of(kernel: int) -> NDArray[np.float64]:
+            blocks = stream_blocks(dataset, spec, range(spec.grid.blocks))
+            return feature_rows(lambda _: next(blocks), spec.grid, features[kernel], sums, kernel)
+
+        return features_outcome(spec, sums, rows_of, features[0].group, level, combination)
+    summed = combine(spec.grid, (part for part in parts if isinstance(part, PartialSums)))
+    if spec.choice.method == "cross":
+        return cross_outcome(spec, summed, level)
+    return exact_outcome(spec, summed, level, combination)
 
 
 def extremes(scores: np.ndarray[Any, np.dtype[np.float64]], count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -122,7 +126,7 @@ def report(
     sample: str,
     projection: str,
     projected: str,
-    spec: str,
+    plan: str,
     outcome: str,
     text_column: str,
     history: str,
@@ -136,7 +140,7 @@ def report(
         sample: path of the pooled sample's JSON.
         projection: path of the fitted projection's JSON.
         projected: path of the projected sample's JSON.
-        spec: path of the kernel spec's JSON.
+        plan: path of the kernel plan's JSON.
         outcome: path of the test's outcome.
         text_column: carried column that holds the texts to show.
         history: folder of the history dataset, or empty for ``history`` below ``out``.
@@ -148,8 +152,8 @@ def report(
         pooled = read_value(sample, PooledSample)
         fitted = read_value(projection, Projection)
         seen = read_value(projected, ProjectedSample)
-        known = read_value(spec, KernelSpec)
-        found = read_value(outcome, Outcome)
+        known = read_value(plan, KernelPlan)
+        found = read_value(outcome, Judged)
         result = _result(pooled, fitted, seen, known, found, text_column)
         history = history or join(out, "history")
         record = _record(result)
@@ -157,7 +161,7 @@ def report(
         append_history(history, record, key=pooled.run)
         data = ReportData(
             result=result,
-            permuted=np.array(found.permuted),
+            permuted=np.array(found.outcome.permuted),
             reference_points=_plane(seen.reference_points),
             current_points=_plane(seen.current_points),
             points_explained_variance_ratio=seen.picture_explained_variance_ratio,
@@ -170,16 +174,20 @@ def report(
             write_json(path, result.to_json())
         remove_tree(seen.uri)  # last: until here a retry finds everything it needs
         clock.log("progress", drift=result.drift, p_value=result.p_value, statistic=result.statistic)
+    low, high = result.mmd2_interval or (result.mmd2, result.mmd2)
     return {
         "drift": float(result.drift),
-        "mmd2": result.statistic,
+        "statistic": result.statistic,
+        "mmd2": result.mmd2,
+        "discrimination": result.discrimination,
         "p_value": result.p_value,
         "threshold": result.threshold,
         "level": result.level,
         "reference_rows": float(result.reference.sampled),
         "current_rows": float(result.current.sampled),
         "permutations": float(result.permutations),
-        "gamma": result.gamma,
+        "mmd2_low": low,
+        "mmd2_high": high,
     }
 
 
@@ -187,10 +195,11 @@ def _result(
     pooled: PooledSample,
     fitted: Projection,
     seen: ProjectedSample,
-    known: KernelSpec,
-    found: Outcome,
+    known: KernelPlan,
+    found: Judged,
     text_column: str,
 ) -> DriftResult:
+    outcome = found.outcome
     described = pooled.describe(found.moved_rows, text_column)
     moved = tuple(
         MovedText(identifier, "reference" if row < pooled.n else "current", score, text)
@@ -198,15 +207,22 @@ def _result(
     )
     return DriftResult(
         created=pooled.created,
-        drift=found.rejected,
-        statistic=found.statistic,
-        p_value=found.p_value,
-        threshold=found.threshold,
-        level=found.level,
-        permutations=known.permutations,
-        seed=known.seed,
-        kernel=known.kernel_name,
-        gamma=known.gamma,
+        drift=outcome.rejected,
+        method=outcome.method,
+        method_reason=outcome.why,
+        combination=outcome.combination,
+        statistic=outcome.statistic,
+        p_value=outcome.p_value,
+        threshold=outcome.threshold,
+        level=outcome.level,
+        permutations=len(outcome.permuted),
+        seed=known.spec.seed,
+        kernels=tuple(KernelFinding(**asdict(kernel)) for kernel in outcome.kernels),
+        leading=outcome.leading,
+        mmd2=outcome.mmd2,
+        mmd2_interval=None if outcome.interval is None else (outcome.interval.low, outcome.interval.high),
+        discrimination=outcome.discrimination,
+        approximation=outcome.approximation,
         reference=pooled.reference,
         current=pooled.current,
         components=seen.components,
@@ -231,17 +247,8 @@ def _record(result: DriftResult) -> dict[str, Any]:
 
 def _history(uri: str, own: dict[str, Any]) -> tuple[HistoryPoint, ...]:
     """Return the runs of the past and, last, this one, which an earlier attempt may have recorded already."""
-    names = [field.name for field in dataclasses.fields(HistoryPoint)]
-    points: list[HistoryPoint] = []
-    for record in [*(record for record in read_history(uri) if record != own), own]:
-        missing = [name for name in names if name not in record]
-        if missing:
-            raise DataError(
-                f"{uri}: the record created {record['created']} has no {', '.join(missing)}, so it is none of a drift "
-                "run; remove it, or give another folder for the history"
-            )
-        points.append(HistoryPoint(**{name: record[name] for name in names}))
-    return tuple(points)
+    past = (record for record in read_history(uri) if record != own)
+    return tuple(HistoryPoint.of(record, uri) for record in (*past, own))
 
 
 def _plane(points: tuple[tuple[float, ...], ...]) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -10,14 +10,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from driftline.components.errors import DataError, UsageError
-from driftline.components.kernel.bandwidth import MEDIAN, Bandwidth, median_gamma, median_rows, parse_gamma
-from driftline.components.kernel.engine import array_blocks, choose_precision, sum_tiles
-from driftline.components.kernel.functions import check_kernel_name, make_kernel
-from driftline.components.kernel.labellings import LabelPanels, permutation_cuts, rank_of_threshold
-from driftline.components.kernel.plan import BlockGrid
+from driftline.components.kernel.bandwidth import MEDIAN, Bandwidth, scale_rows
+from driftline.components.kernel.engine import array_blocks, sum_tiles
+from driftline.components.kernel.feature_sums import feature_rows, sum_features
+from driftline.components.kernel.labellings import rank_of_threshold
+from driftline.components.kernel.method import (
+    AUTO,
+    DEFAULT_COMBINATION,
+    SEARCH,
+    Method,
+    check_combination,
+    check_method,
+)
+from driftline.components.kernel.spec import KernelSpec, check_choice, settle
 from driftline.components.kernel.sums import combine
-from driftline.components.mmd.statistic import decide, statistics, witness
-from driftline.components.random_bits import check_seed
+from driftline.components.mmd.effect import Interval
+from driftline.components.mmd.outcome import Found, KernelOutcome, cross_outcome, exact_outcome, features_outcome
+from driftline.components.random_bits import check_seed, mixed_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +34,24 @@ class TestResult:
     """The outcome of a two-sample test.
 
     Attributes:
-        statistic: unbiased MMD² (Gretton et al. 2012, Lemma 6); below 0 by chance when the samples are alike.
+        statistic: the test's statistic: unbiased MMD² of one kernel (Gretton et al. 2012, Lemma 6), below 0 by chance
+            when the samples are alike; the combination's value of several; the studentised one of ``"cross"``.
         p_value: (1 + #{permuted ≥ observed}) / (permutations + 1); never 0.
         threshold: the statistic above which the test rejects at ``level``.
         level: the rate of false alarms that was accepted.
         rejected: whether the samples differ at ``level``: ``p_value <= level``.
         n: rows of x.
         m: rows of y.
-        kernel: name of the kernel.
-        gamma: its inverse squared length scale; for "rbf", k(x, y) = exp(−γ‖x − y‖²).
-        permutations: number of random relabellings, B.
+        method: how MMD² was estimated and judged: ``"exact"``, ``"cross"`` or ``"features"``.
+        why: who chose the method, and what it trades.
+        combination: how several kernels' statistics were combined; empty for one.
+        kernels: what each kernel saw.
+        leading: place of the kernel with the largest share of the evidence, of which are:
+        mmd2: unbiased estimate of MMD²,
+        interval: its confidence interval at 95%, or None where a sample has fewer than four rows,
+        discrimination: how often the witness tells a row of y from one of x: 0.5 when they are alike, 1 at most,
+        approximation: and a bound of the error that ``"features"`` made in it; 0 for other methods.
+        permutations: number of random relabellings, B; 0 for ``"cross"``.
         seed: seed of the relabellings.
         permuted: (B,) float64, the statistic under each relabelling.
         witness_x: (n,) float64, how much more each row of x looks like x (> 0) than like y (< 0).
@@ -50,44 +67,68 @@ class TestResult:
     rejected: bool
     n: int
     m: int
-    kernel: str
-    gamma: float
+    method: Method
+    why: str
+    combination: str
+    kernels: tuple[KernelOutcome, ...]
+    leading: int
+    mmd2: float
+    interval: Interval | None
+    discrimination: float
+    approximation: float
     permutations: int
     seed: int
     permuted: NDArray[np.float64] = field(repr=False, compare=False)
     witness_x: NDArray[np.float64] = field(repr=False, compare=False)
     witness_y: NDArray[np.float64] = field(repr=False, compare=False)
 
+    @property
+    def kernel(self) -> str:
+        """Name of the leading kernel."""
+        return self.kernels[self.leading].name
+
+    @property
+    def gamma(self) -> float:
+        """Inverse squared length scale of the leading kernel."""
+        return self.kernels[self.leading].gamma
+
 
 def two_sample_test(
     x: ArrayLike,
     y: ArrayLike,
     *,
-    kernel: str = "rbf",
+    kernel: str = SEARCH,
     bandwidth: Bandwidth = MEDIAN,
+    method: str = AUTO,
+    combination: str = DEFAULT_COMBINATION,
     permutations: int = 500,
     level: float = 0.05,
     seed: int = 0,
 ) -> TestResult:
     """Test whether two samples come from the same distribution, by Maximum Mean Discrepancy.
 
-    The kernel matrix of the pooled sample is computed tile by tile and never stored; one pass yields the statistic,
-    its whole permutation distribution and each row's witness. The test is exact: on equal distributions it rejects at
-    most at the rate ``level``, whatever the data and the sizes.
+    No kernel matrix is ever stored: one pass over tiles of it yields the statistics of all kernels, their permutation
+    distributions and each row's witness. The test is exact: on equal distributions it rejects at most at the rate
+    ``level``, whatever the data, the sizes and the number of kernels.
 
     Args:
         x: the reference, (n, d) with n ≥ 2, any real dtype; a vector (n,) is taken as (n, 1).
         y: the current sample, (m, d) with m ≥ 2.
-        kernel: ``"rbf"``: k(x, y) = exp(−γ‖x − y‖²).
-        bandwidth: ``"median"`` (γ = 1 / (2 · median squared distance) of the pooled sample), or γ itself, > 0.
+        kernel: ``"search"``: kernels of several shapes and widths in one test; or one of
+            :data:`~driftline.components.kernel.functions.KERNEL_NAMES`.
+        bandwidth: of one kernel: ``"median"``, by its family's heuristic on the pooled sample, or γ itself, > 0.
+        method: ``"exact"``, ``"cross"``, ``"features"``, or ``"auto"``: exact up to 200,000 rows, features beyond
+            (:mod:`driftline.components.kernel.method` says what each trades).
+        combination: how the kernels of a search are combined (:mod:`driftline.components.mmd.search`).
         permutations: number of random relabellings B; 1 / (B + 1) must not exceed ``level``.
         level: accepted rate of false alarms, in (0, 1).
         seed: seed of the relabellings, from 0; the same seed gives the same result, bit for bit.
 
     Returns:
-        The statistic, p-value, threshold, decision and witness values.
+        The statistic, p-value, threshold, decision, effect size and witness values.
 
-    Time O((n + m)²(d + B)); memory O((n + m)·d) and less than 300 MB of working space.
+    Time O((n + m)²(d + Q)) for Q kernels, by features O((n + m)dF) with F frequencies; memory O((n + m)·d) and some
+    hundred MB of working space.
 
     Raises:
         UsageError: a setting is out of range.
@@ -101,55 +142,87 @@ def two_sample_test(
         >>> result.rejected
         True
     """
-    check_settings(kernel, bandwidth, permutations, level, seed)
+    check_settings(kernel, bandwidth, method, combination, permutations, level, seed)
     x, y = _sample("x", x), _sample("y", y)
     if x.shape[1] != y.shape[1]:
         raise DataError(f"x and y: expected vectors of the same dimension, got {x.shape[1]} and {y.shape[1]}")
     n, m = len(x), len(y)
-    z = np.concatenate([x, y])
-    z = _centred(z)
-    gamma = parse_gamma(bandwidth)
-    if gamma == MEDIAN:
-        gamma = median_gamma(z[median_rows(seed, n + m)])
-    made = make_kernel(kernel, gamma)
-    grid = BlockGrid.of(n + m)
-    largest_norm = math.sqrt(float(np.max(np.einsum("ij,ij->i", z, z))))
-    panels = LabelPanels(seed, permutation_cuts(seed, permutations, n, n + m), n, n + m, grid.block)
-    part = sum_tiles(
-        array_blocks(z, grid),
-        grid.tiles(),
-        grid,
-        made,
-        panels,
-        permutations,
-        precision=choose_precision(n + m, made, largest_norm),
-    )
-    sums = combine(grid, [part])
-    values = statistics(sums, n, grid, lambda index: np.asarray(panels.panel(index)))
-    decision = decide(values[0], values[1:], level)
-    scores = witness(sums, n)
-    return TestResult(
-        statistic=float(values[0]),
-        p_value=decision.p_value,
-        threshold=decision.threshold,
-        level=level,
-        rejected=decision.rejected,
+    order = np.concatenate([mixed_order(seed, 0, n), mixed_order(seed, n, n + m)])
+    z = _centred(np.concatenate([x, y])[order])
+    looked_at = scale_rows(seed, n + m)
+    spec = settle(
+        z[looked_at],
+        int(np.count_nonzero(looked_at < n)),
         n=n,
         m=m,
+        largest_norm=math.sqrt(float(np.max(np.einsum("ij,ij->i", z, z)))),
         kernel=kernel,
-        gamma=gamma,
+        gamma=bandwidth,
+        method=method,
         permutations=permutations,
         seed=seed,
-        permuted=values[1:],
+    )
+    outcome, mixed = _found(z, spec, level, combination)
+    scores = np.empty(n + m)
+    scores[order] = mixed
+    return TestResult(
+        statistic=outcome.statistic,
+        p_value=outcome.p_value,
+        threshold=outcome.threshold,
+        level=level,
+        rejected=outcome.rejected,
+        n=n,
+        m=m,
+        method=outcome.method,
+        why=outcome.why,
+        combination=outcome.combination,
+        kernels=outcome.kernels,
+        leading=outcome.leading,
+        mmd2=outcome.mmd2,
+        interval=outcome.interval,
+        discrimination=outcome.discrimination,
+        approximation=outcome.approximation,
+        permutations=len(outcome.permuted),
+        seed=seed,
+        permuted=np.array(outcome.permuted),
         witness_x=scores[:n],
         witness_y=scores[n:],
     )
 
 
-def check_settings(kernel: str, gamma: str | float, permutations: int, level: float, seed: int) -> None:
+def _found(z: NDArray[np.float64], spec: KernelSpec, level: float, combination: str) -> Found:
+    grid = spec.grid
+    if spec.choice.method == "features":
+        features = spec.features(z.shape[1])
+        sums = sum_features(array_blocks(z, grid), range(grid.blocks), grid, features, spec.panels)
+
+        def rows_of(kernel: int) -> NDArray[np.float64]:
+            return feature_rows(array_blocks(z, grid), grid, features[kernel], sums, kernel)
+
+        return features_outcome(spec, sums, rows_of, features[0].group, level, combination)
+    tiles = grid.tiles()
+    part = sum_tiles(
+        array_blocks(z, grid),
+        tiles,
+        grid,
+        spec.collection.kernels,
+        spec.panels,
+        precision=spec.precision,
+        sums=spec.accumulator(tiles),
+    )
+    summed = combine(grid, [part])
+    if spec.choice.method == "cross":
+        return cross_outcome(spec, summed, level)
+    return exact_outcome(spec, summed, level, combination)
+
+
+def check_settings(
+    kernel: str, gamma: str | float, method: str, combination: str, permutations: int, level: float, seed: int
+) -> None:
     """Raise UsageError for the first setting of a test that is out of range."""
-    check_kernel_name(kernel)
-    parse_gamma(gamma)
+    check_choice(kernel, gamma)
+    check_method(method)
+    check_combination(combination)
     for name, value in (("permutations", permutations), ("seed", seed)):
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise UsageError(f"{name}: expected a whole number, got {value!r}")

@@ -56,7 +56,8 @@ class ProjectedSample:
     """The pooled sample in the coordinates that the test sees.
 
     Attributes:
-        uri: an embeddings dataset of float32 vectors, the reference's rows first.
+        uri: an embeddings dataset of float32 vectors, the reference's rows first, those of each sample in mixed order
+            (:func:`driftline.components.random_bits.mixed_order`); a row's id is its number in the pooled sample.
         n: rows of the reference.
         rows: rows of the pooled sample, N.
         largest_norm: largest Euclidean norm of a projected vector.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from driftline.components.errors import DataError
 from driftline.components.projection.pca import PCA, check_components, gather
 from driftline.components.projection.projected import PICTURE_AXES, ProjectedSample, Projection
-from driftline.components.random_bits import SAMPLE_PICTURE, choose_rows
+from driftline.components.random_bits import MIXED_ROWS, SAMPLE_PICTURE, choose_rows, mixed_order
 from driftline.components.sampling.pooled import PooledSample
 from driftline.components.steps import StepClock, running
 from driftline.components.storage.dataset import write_manifest, write_shard
@@ -22,7 +22,6 @@ from driftline.components.storage.values import read_value, write_value
 
 WORK = "work"
 """Folder, below a run's output, of working files; each run has one of its own in it."""
-SHARD_ROWS = 65_536
 PICTURE_POINTS = 1000
 """Points of each sample that the report draws."""
 
@@ -110,27 +109,31 @@ def _vectors(pooled: PooledSample, clock: StepClock) -> Iterator[NDArray[np.floa
 
 
 def _write(uri: str, pooled: PooledSample, projector: _Projector, clock: StepClock) -> tuple[Shard, ...]:
-    """Write shards of at most SHARD_ROWS rows, whatever the sizes of the datasets' own."""
+    """Write a shard for each window of mixed rows, each row with its number in the pooled sample as its id."""
     shards: list[Shard] = []
-    batches: list[pa.RecordBatch] = []
-    done = 0
-    dimension = 0
+    held: list[NDArray[np.float32]] = []
+    done = written = 0
 
     def flush() -> None:
+        nonlocal written
         name = f"part-{len(shards):05d}.parquet"
-        shards.append(write_shard(uri, name, batches, dimension=dimension, dtype="float32", key=f"{pooled.run}/{name}"))
-        batches.clear()
+        order = mixed_order(pooled.seed, written, done)
+        seen = np.concatenate(held)[order - written]
+        embeddings = pa.FixedSizeListArray.from_arrays(pa.array(seen.reshape(-1)), seen.shape[1])
+        batch = pa.record_batch({"id": pa.array(order).cast(pa.string()), "embedding": embeddings})
+        key = f"{pooled.run}/{name}"
+        shards.append(write_shard(uri, name, [batch], dimension=seen.shape[1], dtype="float32", key=key))
+        held.clear()
+        written = done
 
-    for ids, vectors in pooled.batches():
-        seen = projector(vectors)
-        dimension = seen.shape[1]
-        if sum(len(batch) for batch in batches) + len(seen) > SHARD_ROWS:
+    for _, vectors in pooled.batches():
+        held.append(projector(vectors))
+        done += len(vectors)
+        if done - written >= MIXED_ROWS or done == pooled.n:  # no window, and no batch, spans both samples
             flush()
-        embeddings = pa.FixedSizeListArray.from_arrays(pa.array(seen.reshape(-1)), dimension)
-        batches.append(pa.record_batch({"id": pa.array(ids, pa.string()), "embedding": embeddings}))
-        done += len(seen)
         clock.progress(done, pooled.rows)
-    flush()
+    if held:
+        flush()
     if done != pooled.rows:
         raise DataError(f"{uri}: expected {pooled.rows} rows to project, got {done}; start the run again")
     return tuple(shards)

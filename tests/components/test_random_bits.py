@@ -3,11 +3,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftline.components.errors import UsageError
-from driftline.components.random_bits import choose_rows, row_bits, threefry2x32
+from driftline.components.random_bits import MIXED_ROWS, choose_rows, mixed_order, row_bits, threefry2x32
 
 # Known answers published with the Random123 library (kat_vectors, threefry2x32, 20 rounds).
 KNOWN = [
@@ -54,3 +54,14 @@ def test_every_row_is_chosen_equally_often():
 def test_a_seed_out_of_range_is_refused(seed):
     with pytest.raises(UsageError, match="seed: expected a whole number from 0"):
         row_bits(seed, 1, 0, 4)
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 5000), st.integers(0, 300_000))
+@settings(max_examples=20, deadline=None)
+def test_mixed_order_is_a_shuffle_of_each_window(seed, start, rows):
+    order = mixed_order(seed, start, start + rows)
+    for first in range(0, rows, MIXED_ROWS):
+        window = order[first : first + MIXED_ROWS]
+        np.testing.assert_array_equal(np.sort(window), start + first + np.arange(len(window)))
+    if rows > 100:
+        assert (order[:-1] + 1 == order[1:]).mean() < 0.2

@@ -4,16 +4,47 @@ from __future__ import annotations
 
 import numpy as np
 
+from driftline.components.kernel.functions import Kernel
+from driftline.components.kernel.labellings import Bins, labels
 
-def rbf_gram(z: np.ndarray, gamma: float) -> np.ndarray:
+_PROFILES = {
+    "rbf": lambda u: np.exp(-u),
+    "laplace": lambda u: np.exp(-np.sqrt(u)),
+    "imq": lambda u: (1 + u) ** -0.5,
+    "rq": lambda u: 1 / (1 + u),
+    "linear": lambda u: u,
+    "polynomial": lambda u: (1 + u) ** 3,
+}
+
+
+def profile(name: str, u: np.ndarray) -> np.ndarray:
+    """Return f(u) of a kernel's family."""
+    return _PROFILES[name](u)
+
+
+def gram(z: np.ndarray, kernel: Kernel) -> np.ndarray:
     """Return the kernel matrix (N, N) from differences of vectors, its diagonal 0."""
     z = np.asarray(z, np.float64)
-    squared = np.empty((len(z), len(z)))
+    u = np.empty((len(z), len(z)))
     for i, row in enumerate(z):
-        squared[i] = ((z - row) ** 2).sum(axis=1)
-    gram = np.exp(-gamma * squared)
-    np.fill_diagonal(gram, 0.0)
-    return gram
+        u[i] = z @ row if kernel.name in ("linear", "polynomial") else ((z - row) ** 2).sum(axis=1)
+    values = profile(kernel.name, kernel.gamma * u)
+    np.fill_diagonal(values, 0.0)
+    return values
+
+
+def rbf_gram(z: np.ndarray, gamma: float) -> np.ndarray:
+    """Return the Gaussian kernel's matrix."""
+    return gram(z, Kernel("rbf", gamma))
+
+
+def row_labels(seed: int, permutations: int, n: int, m: int) -> np.ndarray:
+    """Return the labels of rows, (n + m, 1 + B), as relabelling whole bins gives them."""
+    bins = Bins.of(n, m)
+    whole = labels(seed, bins.cuts(seed, permutations), bins.reference, 0, bins.reference + bins.current)
+    rest = [np.full((size % bins.rows, 1 + permutations), side, np.int8) for size, side in ((n, 1), (m, 0))]
+    parts = np.split(np.repeat(whole, bins.rows, axis=0), [bins.reference * bins.rows])
+    return np.concatenate([parts[0], rest[0], parts[1], rest[1]])
 
 
 def mmd2(gram: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 from driftline.components.errors import DriftlineError, UsageError
 from driftline.components.kernel import step as kernel
+from driftline.components.kernel.method import DEFAULT_COMBINATION
 from driftline.components.mmd import step as mmd
 from driftline.components.projection import step as projection
 from driftline.components.sampling import step as sampling
@@ -21,6 +22,8 @@ DEFAULTS: dict[str, Any] = {
     "permutations": 99,
     "kernel_name": "rbf",
     "gamma": "median",
+    "combination": DEFAULT_COMBINATION,
+    "method": "auto",
     "components": 8,
     "sample": 0,
     "tasks": 1,
@@ -34,8 +37,8 @@ def run_steps(folder: Path, reference: str, current: str, out: str, **changes: A
     """Run every step, with its artifacts in a folder, and return the report's metrics."""
     folder.mkdir(parents=True, exist_ok=True)
     set_to = DEFAULTS | changes
-    pooled, fitted, projected, spec, outcome = (
-        str(folder / f"{name}.json") for name in ("pooled", "fitted", "projected", "spec", "outcome")
+    pooled, fitted, projected, plan, outcome = (
+        str(folder / f"{name}.json") for name in ("pooled", "fitted", "projected", "plan", "outcome")
     )
     sampling.run(reference=reference, current=current, size=set_to["sample"], seed=set_to["seed"], out=pooled)
     projection.fit(sample=pooled, components=set_to["components"], out=fitted)
@@ -44,16 +47,18 @@ def run_steps(folder: Path, reference: str, current: str, out: str, **changes: A
         projected=projected,
         kernel=set_to["kernel_name"],
         gamma=set_to["gamma"],
+        combination=set_to["combination"],
+        method=set_to["method"],
         permutations=set_to["permutations"],
         level=set_to["level"],
         seed=set_to["seed"],
         tasks=set_to["tasks"],
-        out=spec,
+        out=plan,
     )
     parts = [str(folder / f"part-{item['task']}.npz") for item in items]
     for item, part in zip(items, parts, strict=True):
-        kernel.sums(spec=spec, share={"task": float(item["task"])}, out=part)  # KFP hands numbers on as floats
-    mmd.test(spec=spec, parts=parts, level=set_to["level"], out=outcome)
+        kernel.sums(plan=plan, share={"task": float(item["task"])}, out=part)  # KFP hands numbers on as floats
+    mmd.test(plan=plan, parts=parts, combination=set_to["combination"], level=set_to["level"], out=outcome)
     return report(folder, out, text_column=set_to["text_column"], history=set_to["history"])
 
 
@@ -63,7 +68,7 @@ def report(folder: Path, out: str, text_column: str = "text", history: str = "")
         sample=str(folder / "pooled.json"),
         projection=str(folder / "fitted.json"),
         projected=str(folder / "projected.json"),
-        spec=str(folder / "spec.json"),
+        plan=str(folder / "plan.json"),
         outcome=str(folder / "outcome.json"),
         text_column=text_column,
         history=history,

@@ -2,31 +2,121 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self, cast
 
 import numpy as np
 
-from driftline.components.errors import InputError
-from driftline.components.mmd.result import DriftResult
+from driftline.components.errors import DataError, InputError
+from driftline.components.mmd.result import FORMAT, VERSION, DriftResult
+
+_REMEDY = "remove it, or give another folder for the history"
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryPoint:
-    """One run of the past, or this one.
+    """One run of the past, or this one: what compares from run to run, whichever method and kernels each used.
+
+    A run's statistic and threshold are not among it: they are numbers without a unit where kernels were combined.
 
     Attributes:
         created: when the run began, ISO 8601 in UTC.
-        statistic: unbiased MMD² of that run.
-        threshold: the statistic above which that run would have rejected.
-        p_value: its p-value.
         drift: whether it rejected.
+        p_value: its p-value.
+        mmd2: unbiased MMD² under its leading kernel.
+        mmd2_interval: MMD²'s confidence interval at 95%; None where the run has none.
+        discrimination: how often the witness told a text of the current window from one of the reference; None for
+            runs that did not record it.
+        kernel: family of the leading kernel, for example ``"rbf"``.
+        gamma: its inverse squared length scale. MMD² under kernels that differ in either does not compare.
     """
 
     created: str
-    statistic: float
-    threshold: float
-    p_value: float
     drift: bool
+    p_value: float
+    mmd2: float
+    mmd2_interval: tuple[float, float] | None
+    discrimination: float | None
+    kernel: str
+    gamma: float
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], where: str) -> Self:
+        """Read a record of the history, which is a drift result without its texts and timings.
+
+        Results of version 1 had one kernel and its MMD² for a statistic, neither an interval nor a discrimination.
+
+        Args:
+            record: the record.
+            where: the history's folder, for the errors.
+
+        Raises:
+            DataError: the record is none of a drift run, of a version that is not known, or damaged.
+        """
+        what = f"{where}: the record created {record.get('created')}"
+        if record.get("format") != FORMAT:
+            raise DataError(
+                f"{what} is none of a drift run: expected the format {FORMAT!r}, got {record.get('format')!r}; "
+                f"{_REMEDY}"
+            )
+        version = record.get("version")
+        if version not in (1, VERSION):
+            raise DataError(
+                f"{what} is a drift result of version {version!r}, expected 1 or {VERSION}; read it with the "
+                f"Driftline that wrote it, or {_REMEDY}"
+            )
+        try:
+            return cls._first(record) if version == 1 else cls._second(record)
+        except KeyError as error:
+            raise DataError(f"{what} has no {error.args[0]}; {_REMEDY}") from error
+        except (TypeError, ValueError, IndexError) as error:
+            raise DataError(f"{what} is damaged ({error}); {_REMEDY}") from error
+
+    @classmethod
+    def _first(cls, record: Mapping[str, Any]) -> Self:
+        return cls(
+            created=str(record["created"]),
+            drift=_flag(record, "drift"),
+            p_value=_number(record, "p_value"),
+            mmd2=_number(record, "statistic"),
+            mmd2_interval=None,
+            discrimination=None,
+            kernel=str(record["kernel"]),
+            gamma=_number(record, "gamma"),
+        )
+
+    @classmethod
+    def _second(cls, record: Mapping[str, Any]) -> Self:
+        kernel = record["kernels"][record["leading"]]
+        interval = record["mmd2_interval"]
+        if interval is not None:
+            low, high = cast("list[float]", interval)
+            interval = float(low), float(high)
+        return cls(
+            created=str(record["created"]),
+            drift=_flag(record, "drift"),
+            p_value=_number(record, "p_value"),
+            mmd2=_number(record, "mmd2"),
+            mmd2_interval=interval,
+            discrimination=_number(record, "discrimination"),
+            kernel=str(kernel["name"]),
+            gamma=_number(kernel, "gamma"),
+        )
+
+
+def _flag(record: Mapping[str, Any], name: str) -> bool:
+    value = record[name]
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected true or false, got {value!r:.40}")
+    return value
+
+
+def _number(record: Mapping[str, Any], name: str) -> float:
+    value = record[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected a number, got {value!r:.40}")
+    return float(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +125,7 @@ class ReportData:
 
     Attributes:
         result: what the run found.
-        permuted: (B,) float64, the statistic under each random relabelling.
+        permuted: (B,) float64, the statistic under each random relabelling; empty for the method ``"cross"``.
         reference_points: (p, 2) float32, a subsample of the reference along the first two principal
             components; the second column is all zeros where the vectors have one dimension.
         current_points: (q, 2) float32, likewise for the current sample.
@@ -44,7 +134,7 @@ class ReportData:
         history: ascending by time, this run last.
 
     Raises:
-        InputError: an array does not have the shape stated above.
+        InputError: an array does not have the shape stated above, or the result names no kernel.
     """
 
     result: DriftResult
@@ -55,6 +145,11 @@ class ReportData:
     history: tuple[HistoryPoint, ...]
 
     def __post_init__(self) -> None:
+        if not 0 <= self.result.leading < len(self.result.kernels):
+            raise InputError(
+                f"result: expected the place of one of its kernels in leading, got {self.result.leading} "
+                f"for {len(self.result.kernels)}; pass the result of one run"
+            )
         if self.permuted.ndim != 1:
             raise InputError(
                 f"permuted: expected one statistic per permutation, shape (B,), got {self.permuted.shape}; "

@@ -56,6 +56,12 @@ def number(value: float, digits: int = 3) -> str:
     return signed(f"{value:,.{max(0, digits - 1 - exponent)}f}")
 
 
+def between(interval: tuple[float, float], digits: int = 3) -> str:
+    """Return an interval's ends in words: ``0.00012 to 0.00034``."""
+    low, high = interval
+    return f"{number(low, digits)} to {number(high, digits)}"
+
+
 def exact(value: float) -> str:
     """Return a number with up to nine significant digits in plain ASCII, fit to be copied into a program."""
     return f"{value:.9g}" if math.isfinite(value) else ABSENT
@@ -80,7 +86,7 @@ def plural(value: int, noun: str) -> str:
 
 def share(value: float) -> str:
     """Return a share in [0, 1] as a percentage with one decimal."""
-    if not math.isfinite(value):
+    if not math.isfinite(100 * value):
         return ABSENT
     if 0 < value < 0.0005:
         return "< 0.1%"

@@ -51,7 +51,9 @@ def bin_edges(values: np.ndarray) -> np.ndarray:
     return np.linspace(low, high, bins + 1)
 
 
-def permutation_histogram(permuted: np.ndarray, observed: float, threshold: float) -> Figure | None:
+def permutation_histogram(
+    permuted: np.ndarray, observed: float, threshold: float, quantity: str = "MMD²"
+) -> Figure | None:
     """Draw the permuted statistics, where the observed one stands among them, and where an alarm begins.
 
     Where the observed value lies far outside the permuted range, the axis is broken and the value stands in a
@@ -61,6 +63,7 @@ def permutation_histogram(permuted: np.ndarray, observed: float, threshold: floa
         permuted: (B,) float64, the statistic under each relabelling.
         observed: the statistic.
         threshold: the statistic above which the test rejects; drawn where it is finite.
+        quantity: what the statistic is, for the axis and the title.
 
     Returns:
         The figure, or None where no permuted value is finite.
@@ -73,7 +76,7 @@ def permutation_histogram(permuted: np.ndarray, observed: float, threshold: floa
     low, high = _main_range(edges, threshold)
     drawn = low <= threshold <= high
     caption = (
-        f"Bars: the statistic of {formats.plural(values.size, 'random shuffle')} of the same texts, "
+        f"Bars: the {quantity} of {formats.plural(values.size, 'random shuffle')} of the same texts, "
         "which is what chance alone makes of them. "
         + (
             "The upright line marks the observed value."
@@ -82,8 +85,8 @@ def permutation_histogram(permuted: np.ndarray, observed: float, threshold: floa
         )
     )
     return Figure(
-        wide=_draw("histogram-wide", WIDE, edges, counts, observed, threshold),
-        narrow=_draw("histogram-narrow", NARROW, edges, counts, observed, threshold),
+        wide=_draw("histogram-wide", WIDE, edges, counts, observed, threshold, quantity),
+        narrow=_draw("histogram-narrow", NARROW, edges, counts, observed, threshold, quantity),
         caption=caption,
         legend=(
             ("permuted", "shuffled at random"),
@@ -110,7 +113,15 @@ def _main_range(edges: np.ndarray, threshold: float) -> tuple[float, float]:
     return low, high
 
 
-def _draw(name: str, frame: Frame, edges: np.ndarray, counts: np.ndarray, observed: float, threshold: float) -> Markup:
+def _draw(
+    name: str,
+    frame: Frame,
+    edges: np.ndarray,
+    counts: np.ndarray,
+    observed: float,
+    threshold: float,
+    quantity: str,
+) -> Markup:
     low, high = _main_range(edges, threshold)
     side = _side(edges, observed, threshold)
     strip = 0.2 * (frame.right - frame.left)
@@ -153,7 +164,7 @@ def _draw(name: str, frame: Frame, edges: np.ndarray, counts: np.ndarray, observ
     if side:
         # About the room that two labels take beside one another.
         ticks = [tick for tick in ticks if abs(x(tick) - at) > 60]
-    parts += x_axis(frame, x, ticks, "MMD²")
+    parts += x_axis(frame, x, ticks, quantity)
     if shown_threshold:
         parts += _marker(frame, x(threshold), 54, f"threshold {formats.number(threshold)}", "threshold", at)
     if math.isfinite(at):
@@ -163,7 +174,7 @@ def _draw(name: str, frame: Frame, edges: np.ndarray, counts: np.ndarray, observ
     return drawing(
         name,
         frame,
-        "Permutation distribution of MMD²",
+        f"Permutation distribution of the {quantity}",
         f"Histogram of {int(counts.sum())} permuted statistics from {formats.number(float(edges[0]))} to "
         f"{formats.number(float(edges[-1]))}, tallest bar {tallest}. Observed {formats.number(observed)}"
         + (", drawn behind a break of the axis" if side else "")

@@ -15,35 +15,27 @@ from importlib import resources
 import jinja2
 from markupsafe import Markup
 
-from driftline.components.mmd.report import formats, verdict
+from driftline.components.mmd.report import effect, formats, verdict
 from driftline.components.mmd.report.data import HistoryPoint, ReportData
 from driftline.components.mmd.report.glyphs import KEYS
 from driftline.components.mmd.report.histogram import permutation_histogram
+from driftline.components.mmd.report.kernels import GAMMA, combination_in_words, family_name, kernel_table
+from driftline.components.mmd.report.key_figures import key_figures, quantity
 from driftline.components.mmd.report.scatter import sample_scatter
 from driftline.components.mmd.report.svg import element
-from driftline.components.mmd.report.trend import run_trend
+from driftline.components.mmd.report.trend import mmd2_trend, told_trend
 from driftline.components.mmd.report.variance import variance_bars
 from driftline.components.mmd.result import DriftResult, MovedText
-from driftline.components.sampling.identity import SampleIdentity
 
 __all__ = ["HistoryPoint", "ReportData", "render_report"]
 
-_GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
 _MAX_TEXT = 300
 _MAX_ID = 120
 _MAX_NAME = 200
+_MAX_REASON = 500
 _MAX_MOVED = 50
 _MAX_HISTORY_ROWS = 20
 _MAX_STEPS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class _KeyFigure:
-    """One number of the head: what it is, its value, and a remark."""
-
-    label: str
-    value: str
-    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +81,21 @@ def render_report(data: ReportData) -> str:
     """
     result = data.result
     head = verdict.compose(result, data.history)
+    trends = (told_trend(data.history, result.level), mmd2_trend(data.history))
     return _template().render(
         css=Markup(_packaged("report.css")),
         verdict=head,
         created=formats.long_time(result.created),
-        figures=_key_figures(result),
-        histogram=permutation_histogram(data.permuted, result.statistic, result.threshold),
+        figures=key_figures(result),
+        method=result.method,
+        method_name=formats.clean(result.method, _MAX_NAME),
+        quantity=quantity(result),
+        histogram=permutation_histogram(data.permuted, result.statistic, result.threshold, quantity(result)),
+        kernels=kernel_table(result),
         scatter=sample_scatter(data.reference_points, data.current_points, data.points_explained_variance_ratio),
         variance=variance_bars(result.explained_variance_ratio) if result.components else None,
         components=result.components,
-        trend=run_trend(data.history, result.level),
+        trends=[drawn for drawn in trends if drawn is not None],
         runs=_history_rows(data.history),
         run_count=len(data.history),
         new=_moved_table([moved for moved in result.moved if moved.witness < 0], ascending=True),
@@ -106,12 +103,16 @@ def render_report(data: ReportData) -> str:
         any_moved=bool(result.moved),
         sides=_side_rows(result),
         mismatch=_mismatch(result),
+        reason=formats.clean(result.method_reason, _MAX_REASON),
+        approximation=_approximation(result),
         settings=_setting_rows(result),
         steps=_step_rows(result),
         hidden_steps=max(0, len(result.steps) - _MAX_STEPS),
         total=formats.duration(math.fsum(step.seconds for step in result.steps if math.isfinite(step.seconds))),
         permutations=formats.count(result.permutations),
         level=formats.level_percent(result.level),
+        small_below=formats.level_percent(effect.SMALL_BELOW),
+        large_from=formats.level_percent(effect.LARGE_FROM),
         keys=KEYS,
     )
 
@@ -131,49 +132,6 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     return environment.get_template("report.html.j2")
-
-
-def _key_figures(result: DriftResult) -> list[_KeyFigure]:
-    permutations = formats.plural(result.permutations, "permutation")
-    if verdict.is_smallest(result):
-        p_text = f"≤ {formats.p_value(1 / (result.permutations + 1))}"
-        p_note = f"{verdict.p_in_words(result)}, the smallest that {permutations} can give"
-    else:
-        p_text = formats.p_value(result.p_value)
-        p_note = f"{formats.count(verdict.reached(result))} of {permutations} reached the observed value"
-    return [
-        _KeyFigure("MMD² statistic", formats.number(result.statistic), _statistic_note(result)),
-        _KeyFigure("p-value", p_text, p_note),
-        _KeyFigure(
-            "Threshold",
-            formats.number(result.threshold),
-            "an alarm begins above this value" if math.isfinite(result.threshold) else "no value raises an alarm",
-        ),
-        _KeyFigure(
-            "Level",
-            formats.level_percent(result.level),
-            f"false alarms: {formats.one_in(result.level)}",
-        ),
-        _KeyFigure("Reference sample", formats.count(result.reference.sampled), _rows_note(result.reference)),
-        _KeyFigure("Current sample", formats.count(result.current.sampled), _rows_note(result.current)),
-        _KeyFigure("Kernel", formats.clean(result.kernel, 40), f"{_GAMMA} = {formats.number(result.gamma)}"),
-        _KeyFigure("Permutations", formats.count(result.permutations), "random relabellings of the same texts"),
-    ]
-
-
-def _statistic_note(result: DriftResult) -> str:
-    if not math.isfinite(result.statistic):
-        return "not a finite number: check the vectors"
-    if result.statistic < 0:
-        return "below 0: the unbiased estimate may be, about half of the time where nothing changed"
-    if not math.isfinite(result.threshold) or result.threshold <= 0:
-        return "distance between the two samples, squared"
-    ratio = result.statistic / result.threshold
-    return f"{formats.number(ratio, digits=2)} times the threshold" if math.isfinite(ratio) else "above the threshold"
-
-
-def _rows_note(side: SampleIdentity) -> str:
-    return f"of {formats.plural(side.rows, 'text')} in the dataset"
 
 
 def _moved_table(moved: list[MovedText], *, ascending: bool) -> _MovedTable:
@@ -214,8 +172,10 @@ def _history_rows(history: tuple[HistoryPoint, ...]) -> list[_Row]:
         _Row(
             formats.long_time(run.created),
             (
-                formats.number(run.statistic),
-                formats.number(run.threshold),
+                formats.ABSENT if run.discrimination is None else formats.share(run.discrimination),
+                formats.number(run.mmd2),
+                formats.ABSENT if run.mmd2_interval is None else formats.between(run.mmd2_interval),
+                f"{family_name(run.kernel)}, {formats.number(run.gamma)}",
                 formats.p_value(run.p_value),
                 "▲ alarm" if run.drift else "no alarm",
             ),
@@ -252,17 +212,38 @@ def _mismatch(result: DriftResult) -> bool:
     )
 
 
+def _approximation(result: DriftResult) -> str:
+    """Return what the random features' error means for this run, or ``""`` where nothing was approximated."""
+    if not result.approximation > 0:
+        return ""
+    bound = formats.number(result.approximation, digits=2)
+    said = f"Random features put an error of at most {bound} into MMD², in 99 of 100 draws of them"
+    if not abs(result.mmd2) > result.approximation:
+        return f"{said}: as much as MMD² itself, whose size is therefore not known. The p-value holds all the same."
+    return f"{said}. The p-value does not depend on it."
+
+
 def _setting_rows(result: DriftResult) -> list[_Row]:
     projection = f"{formats.plural(result.components, 'principal component')}" if result.components else "none"
+    alone = len(result.kernels) == 1
+    leading = "" if alone else "Leading kernel's "
+    interval = result.mmd2_interval
     values = {
         "Run began": formats.long_time(result.created),
-        "Kernel": formats.clean(result.kernel, _MAX_NAME),
-        f"{_GAMMA} (inverse squared length scale)": formats.exact(result.gamma),
+        "Method": formats.clean(result.method, _MAX_NAME),
+        **({} if alone else {"Kernels": formats.count(len(result.kernels))}),
+        **({} if alone else {"Combined by": combination_in_words(result.combination)}),
+        "Kernel" if alone else "Leading kernel": formats.clean(result.kernel.name, _MAX_NAME),
+        f"{leading}{GAMMA} (inverse squared length scale)": formats.exact(result.kernel.gamma),
         "Projection": projection,
         "Level": formats.level_percent(result.level),
-        "Permutations": formats.count(result.permutations),
+        "Permutations": formats.count(result.permutations) if result.permutations else "none",
         "Seed": str(result.seed),
-        "MMD²": formats.exact(result.statistic),
+        "MMD²": formats.exact(result.mmd2),
+        "95% interval": "none" if interval is None else " to ".join(formats.exact(end) for end in interval),
+        **({"Error of random features": formats.exact(result.approximation)} if result.method == "features" else {}),
+        "Old told from new": formats.exact(result.discrimination),
+        **({} if quantity(result) == "MMD²" else {quantity(result).capitalize(): formats.exact(result.statistic)}),
         "Threshold": formats.exact(result.threshold),
         "p-value": formats.exact(result.p_value),
     }

@@ -5,42 +5,47 @@ import pytest
 from scipy.spatial.distance import pdist
 
 from driftline.components.errors import DataError, UsageError
-from driftline.components.kernel.bandwidth import MEDIAN_ROWS, median_gamma, median_rows, parse_gamma
+from driftline.components.kernel.bandwidth import SCALE_ROWS, Scale, parse_gamma, scale_rows
 
 
-@pytest.mark.parametrize(("rows", "d"), [(2, 1), (50, 3), (300, 384)])
-@pytest.mark.parametrize("shift", [0.0, 1e4])
-def test_median_heuristic_is_scipys_median_distance(rows, d, shift):
-    z = np.random.default_rng(rows + d).normal(size=(rows, d)) + shift
-    assert median_gamma(z) == pytest.approx(1 / (2 * np.median(pdist(z, "sqeuclidean"))), rel=1e-7)
+def test_scale_is_measured_between_distinct_vectors():
+    z = np.random.default_rng(0).normal(size=(200, 5)) + 1e3
+    squared = pdist(z, "sqeuclidean")
+    scale = Scale.of(z)
+    np.testing.assert_allclose(
+        [scale.low, scale.median, scale.high], np.quantile(squared, [0.05, 0.5, 0.95]), rtol=1e-6
+    )
+    assert scale.norm == pytest.approx(((z - z.mean(axis=0)) ** 2).sum(axis=1).mean())
 
 
-def test_repeated_vectors_do_not_pull_the_median_to_0():
-    z = np.random.default_rng(3).normal(size=(30, 4))
-    repeated = np.concatenate([z, np.repeat(z[:1], 200, axis=0)])
-    apart = pdist(repeated, "sqeuclidean")
-    assert np.median(apart) == 0
-    assert median_gamma(repeated) == pytest.approx(1 / (2 * np.median(apart[apart > 0])), rel=1e-9)
+def test_repeated_vectors_do_not_count():
+    z = np.random.default_rng(1).normal(size=(30, 3))
+    repeated = np.repeat(z, 10, axis=0)
+    assert Scale.of(repeated).median == pytest.approx(np.median(pdist(z, "sqeuclidean")), rel=1e-9)
 
 
-def test_identical_vectors_have_no_bandwidth():
-    with pytest.raises(DataError, match=r"all 40 vectors looked at are identical.*give a gamma"):
-        median_gamma(np.full((40, 3), 0.1))
+def test_heuristics():
+    scale = Scale(0.5, 4.0, 9.0, 2.0)
+    expected = {"rbf": 1 / 8, "laplace": 1 / 4, "imq": 1 / 4, "rq": 1 / 8, "linear": 1 / 2, "polynomial": 1 / 2}
+    assert {name: scale.kernel(name).gamma for name in expected} == pytest.approx(expected)
 
 
-def test_at_most_so_many_rows_are_looked_at():
-    assert len(median_rows(0, 10)) == 10
-    rows = median_rows(0, 10 * MEDIAN_ROWS)
-    assert len(rows) == MEDIAN_ROWS
-    assert rows.max() > 9 * MEDIAN_ROWS  # from all over the sample, not its head
+def test_identical_vectors_are_refused():
+    with pytest.raises(DataError, match="all 40 vectors looked at are identical"):
+        Scale.of(np.full((40, 3), 0.1))
 
 
-@pytest.mark.parametrize("gamma", ["mean", "", "0", "-1", "nan", "inf", 0.0])
-def test_other_gammas_are_refused(gamma):
-    with pytest.raises(UsageError, match="gamma: expected 'median' or a"):
-        parse_gamma(gamma)
+def test_rows_looked_at_are_few_and_from_all_over():
+    assert len(scale_rows(0, 10)) == 10
+    rows = scale_rows(0, 10 * SCALE_ROWS)
+    assert len(rows) == SCALE_ROWS
+    assert rows.max() > 9 * SCALE_ROWS  # from all over the sample, not its start
+    assert rows.min() < SCALE_ROWS
 
 
-def test_gammas_are_read():
+def test_gammas():
     assert parse_gamma("median") == "median"
-    assert parse_gamma("0.25") == 0.25
+    assert parse_gamma("0.5") == 0.5
+    for wrong in ("wide", "0", "-1", "inf", "nan", float("inf")):
+        with pytest.raises(UsageError, match="gamma: expected 'median' or a"):
+            parse_gamma(wrong)

@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftline.components.errors import UsageError
-from driftline.components.kernel.labellings import LabelPanels, labels, permutation_cuts, rank_of_threshold
+from driftline.components.kernel.labellings import (
+    LEAST_BINS,
+    Bins,
+    LabelPanels,
+    labels,
+    permutation_cuts,
+    rank_of_threshold,
+)
+from driftline.components.kernel.plan import BlockGrid
 
 
 @settings(max_examples=25, deadline=None)
@@ -19,16 +27,32 @@ def test_every_relabelling_labels_exactly_n_rows(seed, rows, data):
     np.testing.assert_array_equal(panel[:, 0], np.arange(rows) < n)
 
 
-@pytest.mark.parametrize(("rows", "block"), [(700, 256), (256, 256), (1025, 128)])
-def test_panels_on_the_device_are_the_definition_and_zero_past_the_end(rows, block):
-    seed, n = 2**40 + 3, rows // 3
-    cuts = permutation_cuts(seed, 33, n, rows)
-    panels = LabelPanels(seed, cuts, n, rows, block)
-    got = np.concatenate([np.asarray(panels.panel(i)) for i in range(-(-rows // block))])
-    assert got.dtype == np.int8
-    assert (got[:rows, 0] == 1).all()
-    np.testing.assert_array_equal(got[:rows, 1:], labels(seed, cuts, n, 0, rows))
-    assert not got[rows:].any()
+@pytest.mark.parametrize(
+    ("n", "m", "block", "rows"), [(233, 467, 256, 1), (256, 512, 256, 1), (341, 684, 128, 4), (1027, 2050, 256, 16)]
+)
+def test_panels_on_the_device_are_the_definition_and_keep_what_is_not_whole(n, m, block, rows):
+    seed, permutations = 2**40 + 3, 33
+    bins, grid = Bins(n // rows, m // rows, rows), BlockGrid(n, m, block)
+    cuts = bins.cuts(seed, permutations)
+    panels = LabelPanels(seed, cuts, bins, grid)
+    assert panels.permutations == permutations
+    got = [np.asarray(panels.panel(index)) for index in range(grid.blocks)]
+    assert {(panel.shape, panel.dtype) for panel in got} == {((block // rows, 1 + permutations), np.dtype(np.int8))}
+    sides = np.array([grid.in_reference(index) for index in range(grid.blocks)])
+    expected = labels(seed, cuts, bins.reference, 0, bins.reference + bins.current)
+    for own, whole in ((True, expected[: bins.reference]), (False, expected[bins.reference :])):
+        side = np.concatenate([panel for panel, of in zip(got, sides, strict=True) if of == own])
+        np.testing.assert_array_equal(side[: len(whole)], whole)
+        assert (side[len(whole) :] == own).all()
+
+
+@given(st.integers(1, 10**8), st.integers(1, 10**8))
+def test_bins_leave_the_smaller_sample_enough_of_them(n, m):
+    bins = Bins.of(n, m)
+    assert bins.rows in (1, 2, 4, 8, 16, 32)
+    assert bins.rows == 1 or min(bins.reference, bins.current) >= LEAST_BINS
+    assert bins.rows == 32 or min(n, m) < 2 * LEAST_BINS * bins.rows
+    assert 0 <= n - bins.reference * bins.rows < bins.rows
 
 
 def test_cuts_do_not_depend_on_how_many_permutations_are_asked_for():

@@ -11,8 +11,9 @@ import pytest
 
 from driftline.components.errors import DataError, UsageError
 from driftline.components.kernel import step
-from driftline.components.kernel.spec import KernelSpec, read_task_sums
+from driftline.components.kernel.feature_sums import combine_features
 from driftline.components.kernel.sums import combine
+from driftline.components.kernel.tasks import KernelPlan, read_task_sums
 from driftline.components.projection.projected import ProjectedSample
 from driftline.components.storage.dataset import write_manifest, write_shard
 from driftline.components.storage.manifest import Manifest
@@ -43,19 +44,32 @@ def write_projected(folder: Path, z: np.ndarray, n: int, rows_per_shard: int = 1
 
 
 def plan(folder: Path, projected: str, **changes):
-    settings = {"kernel": "rbf", "gamma": "median", "permutations": 30, "level": 0.05, "seed": 1, "tasks": 1} | changes
+    settings = {
+        "kernel": "rbf",
+        "gamma": "median",
+        "combination": "studentised",
+        "method": "auto",
+        "permutations": 30,
+        "level": 0.05,
+        "seed": 1,
+        "tasks": 1,
+    } | changes
     out = str(folder / f"spec-{settings['tasks']}.json")
     return out, step.plan(projected=projected, out=out, **settings)
 
 
-def summed(folder: Path, spec: str, items: list[dict[str, int]]):
+def parts_of(folder: Path, spec: str, items: list[dict[str, int]]):
     parts = []
     for item in items:
         out = str(folder / f"part-{item['task']}.npz")
-        step.sums(spec=spec, share={"task": float(item["task"])}, out=out)
+        step.sums(plan=spec, share={"task": float(item["task"])}, out=out)
         with Path(out).open("rb") as file:
             parts.append(read_task_sums(file).sums)
-    return combine(read_value(spec, KernelSpec).grid, parts)
+    return parts
+
+
+def summed(folder: Path, spec: str, items: list[dict[str, int]]):
+    return combine(read_value(spec, KernelPlan).spec.grid, parts_of(folder, spec, items))
 
 
 def test_same_bits_for_any_tasks_and_any_shards(tmp_path):
@@ -67,7 +81,7 @@ def test_same_bits_for_any_tasks_and_any_shards(tmp_path):
         spec, items = plan(folder, write_projected(folder, z, 4000, rows_per_shard), tasks=tasks)
         assert len(items) == tasks
         sums = summed(folder, spec, items)
-        seen.add((sums.rows.tobytes(), sums.within.tobytes(), read_value(spec, KernelSpec).gamma))
+        seen.add((sums.rows.tobytes(), sums.within.tobytes(), read_value(spec, KernelPlan).spec.collection))
     assert len(seen) == 1
 
 
@@ -76,20 +90,47 @@ def test_a_task_gives_the_dense_sums(tmp_path):
     spec, items = plan(tmp_path, write_projected(tmp_path, z, 200), tasks=5, gamma="0.4")
     sums = summed(tmp_path, spec, items)
     gram = oracle.rbf_gram(z, 0.4)
-    np.testing.assert_allclose(sums.rows[:, 0], gram.sum(axis=1), rtol=1e-12)
-    assert sums.within[0] == pytest.approx(gram[:200, :200].sum(), rel=1e-12)
+    np.testing.assert_allclose(sums.rows[0].sum(axis=1), gram.sum(axis=1), rtol=1e-12)
+    assert sums.within[0, 0] == pytest.approx(gram[:200, :200].sum(), rel=1e-12)
+
+
+def test_features_have_the_same_bits_for_any_tasks_and_any_shards(tmp_path):
+    z = np.random.default_rng(3).normal(size=(5000, 6))
+    seen = set()
+    for place, (tasks, rows_per_shard) in enumerate([(1, 9000), (3, 1000), (8, 123)]):
+        folder = tmp_path / str(place)
+        spec, items = plan(
+            folder, write_projected(folder, z, 2100, rows_per_shard), tasks=tasks, kernel="search", method="features"
+        )
+        sums = combine_features(read_value(spec, KernelPlan).spec.grid, parts_of(folder, spec, items))
+        seen.add((sums.labelled.tobytes(), sums.total.tobytes()))
+    assert len(seen) == 1
+
+
+def test_the_plan_says_how_much_a_task_reads(tmp_path):
+    z = np.random.default_rng(3).normal(size=(9000, 2))
+    read = {}
+    for tasks in (1, 9):
+        spec, _ = plan(tmp_path, write_projected(tmp_path / str(tasks), z, 4000), tasks=tasks)
+        read[tasks] = read_value(spec, KernelPlan).rows_read
+    assert read[1] == 9000
+    assert read[9] < 7000
 
 
 def test_no_more_tasks_than_tiles(tmp_path):
     spec, items = plan(tmp_path, write_projected(tmp_path, np.random.default_rng(2).normal(size=(60, 2)), 30), tasks=9)
-    assert items == [{"task": 0}]
-    assert json.loads(Path(spec).read_text())["tasks"] == 1
+    assert items == [{"task": 0}, {"task": 1}, {"task": 2}]
+    assert json.loads(Path(spec).read_text())["tasks"] == 3
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"kernel": "cosine"}, "kernel: unknown 'cosine'"),
+        ({"method": "quick"}, "method: unknown 'quick'; choose one of: auto, exact, cross, features"),
+        ({"combination": "min"}, "combination: unknown 'min'; choose one of: studentised, fuse, agg"),
+        ({"kernel": "search", "gamma": "0.5"}, "gamma: 0.5 was given with the kernel search"),
+        ({"kernel": "linear", "method": "features"}, "method: features need a kernel of the distance, and linear"),
         ({"gamma": "wide"}, "gamma: expected 'median' or a number"),
         ({"level": 1.2}, "level: expected a number between 0 and 1"),
         ({"permutations": 3}, "permutations: 3 are too few"),
@@ -115,9 +156,10 @@ import sys
 from pathlib import Path
 from driftline.components.kernel import step
 folder = sys.argv[1]
-items = step.plan(projected=f"{folder}/projected.json", kernel="rbf", gamma="median", permutations=500, level=0.05,
+items = step.plan(projected=f"{folder}/projected.json", kernel="rbf", gamma="median", combination="fuse",
+                  method="exact", permutations=500, level=0.05,
                   seed=0, tasks=1, out=f"{folder}/spec.json")
-step.sums(spec=f"{folder}/spec.json", share=items[0], out=f"{folder}/part.npz")
+step.sums(plan=f"{folder}/spec.json", share=items[0], out=f"{folder}/part.npz")
 # Not ru_maxrss: a process starts with its parent's.
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 print(int(status["VmHWM"].split()[0]) / 1024)
@@ -133,5 +175,5 @@ def test_memory_of_a_hundred_thousand_rows_with_five_hundred_permutations(tmp_pa
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "part.npz").open("rb") as file:
-        assert read_task_sums(file).sums.within.shape == (501,)
+        assert read_task_sums(file).sums.within.shape == (1, 501)
     assert float(done.stdout) < 1500

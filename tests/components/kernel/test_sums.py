@@ -27,14 +27,27 @@ def test_rounded_addends_add_up_to_the_same_bits_in_any_order(seed, count):
 
 
 def test_missing_or_doubled_tiles_are_refused():
-    grid = BlockGrid(300, 128)
-    accumulator = SumAccumulator(grid, np.arange(3, dtype=np.int32), 2)
-    accumulator.add_within(np.ones(3))
+    grid = BlockGrid(200, 100, 128)
+    blocks = np.arange(3, dtype=np.int32)
+    accumulator = SumAccumulator(grid, blocks, 2)
+    accumulator.add_within(np.ones((1, 3)))
     with pytest.raises(DataError, match="expected 6 tiles in all, got 1"):
         combine(grid, [accumulator.result()])
     with pytest.raises(DataError, match="expected 6 tiles in all, got 0"):
         combine(grid, [])
-    whole = PartialSums(np.arange(3, dtype=np.int32), np.ones((3, 128, 2)), np.ones(3), 6)
+    whole = PartialSums(blocks, np.ones((2, 3, 128, 2)), np.ones((2, 3)), 6)
     with pytest.raises(DataError, match="expected 6 tiles in all, got 12"):
         combine(grid, [whole, whole])
-    assert combine(grid, [whole]).rows.shape == (300, 2)
+    assert combine(grid, [whole]).rows.shape == (2, 300, 2)
+
+
+def test_rows_are_added_on_the_side_of_the_block_they_are_summed_over():
+    grid = BlockGrid(200, 100, 128)
+    accumulator = SumAccumulator(grid, np.array([1, 2], np.int32), 0, bounds=(1.0, 8.0))
+    values = np.arange(256.0).reshape(2, 128)
+    accumulator.add_rows(1, 2, values)
+    accumulator.add_rows(2, 1, 2 * values)
+    part = accumulator.result()
+    np.testing.assert_array_equal(part.rows[:, 0, :, 1], values)
+    np.testing.assert_array_equal(part.rows[:, 1, :, 0], 2 * values)
+    assert not part.rows[:, 0, :, 0].any()

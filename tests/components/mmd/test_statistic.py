@@ -6,9 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from driftline.components.kernel.feature_sums import FeatureSums
+from driftline.components.kernel.features import RandomFeatures
+from driftline.components.kernel.functions import Kernel
+from driftline.components.kernel.labellings import Bins, LabelPanels, labels
 from driftline.components.kernel.plan import BlockGrid
 from driftline.components.kernel.sums import KernelSums
-from driftline.components.mmd.statistic import decide, mmd2_unbiased, statistics, witness
+from driftline.components.mmd.statistic import decide, feature_statistics, mmd2_unbiased, statistics, witness
 from tests.support import oracle
 
 
@@ -28,27 +32,33 @@ def test_formula_from_sums_is_the_definition():
 def test_statistics_and_witness_from_sums():
     rng = np.random.default_rng(1)
     n, m = 150, 201
+    bins, grid = Bins(n // 2, m // 2, 2), BlockGrid(n, m, 128)
+    panels = LabelPanels(5, bins.cuts(5, 9), bins, grid)
     z = np.concatenate([rng.normal(size=(n, 2)), rng.normal(1.0, 1.0, size=(m, 2))])
-    gram = oracle.rbf_gram(z, 0.3)
-    labels = np.zeros((n + m, 4), np.int8)
-    labels[:n, 0] = 1
-    for column in range(1, 4):
-        labels[rng.choice(n + m, n, replace=False), column] = 1
-    grid = BlockGrid.of(n + m, 128)
+    whole = labels(5, bins.cuts(5, 9), bins.reference, 0, bins.reference + bins.current)
+    rows = np.repeat(whole, 2, axis=0).astype(float)
+    rows = np.concatenate([rows, np.zeros((1, 10))])  # the current sample's odd row stays where it is
+    grams = [oracle.rbf_gram(z, gamma) for gamma in (0.3, 2.0)]
     sums = KernelSums(
-        np.stack([gram.sum(axis=1), gram[:, :n].sum(axis=1)], axis=1),
-        np.einsum("ib,ij,jb->b", labels.astype(float), gram, labels.astype(float)),
+        np.stack([np.stack([gram[:, :n].sum(axis=1), gram[:, n:].sum(axis=1)], axis=1) for gram in grams]),
+        np.stack([np.einsum("ib,ij,jb->b", rows, gram, rows) for gram in grams]),
     )
+    expected = np.stack([oracle.mmd2(gram, rows) for gram in grams])
+    np.testing.assert_allclose(statistics(sums, grid, panels), expected, rtol=1e-9, atol=1e-15)
+    for gram, sums_of_rows in zip(grams, sums.rows, strict=True):
+        np.testing.assert_allclose(witness(sums_of_rows, n), oracle.witness(gram, n), rtol=1e-10, atol=1e-14)
 
-    def panel(index: int) -> np.ndarray:
-        start, stop = grid.span(index)
-        padded = np.zeros((grid.block, 5), np.int8)
-        padded[: stop - start, 0] = 1
-        padded[: stop - start, 1:] = labels[start:stop]
-        return padded
 
-    np.testing.assert_allclose(statistics(sums, n, grid, panel), oracle.mmd2(gram, labels), rtol=1e-10)
-    np.testing.assert_allclose(witness(sums, n), oracle.witness(gram, n), rtol=1e-10, atol=1e-14)
+def test_feature_statistics_are_those_of_the_kernel_that_the_features_make():
+    rng = np.random.default_rng(2)
+    n, m = 60, 41
+    features = RandomFeatures.draw(Kernel("rbf", 0.3), 3, 32, seed=1)
+    mapped = features.map(rng.normal(size=(n + m, 3))).astype(np.float64)
+    gram = mapped @ mapped.T
+    np.fill_diagonal(gram, 0.0)
+    rows = oracle.row_labels(4, 20, n, m)
+    sums = FeatureSums((rows.T.astype(float) @ mapped)[None], mapped.sum(axis=0)[None], 2)
+    np.testing.assert_allclose(feature_statistics(sums, n, m)[0], oracle.mmd2(gram, rows), atol=1e-8)
 
 
 @given(

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from driftline.components.errors import DataError
-from driftline.components.kernel.spec import KernelSpec
+from driftline.components.kernel.plan import BlockGrid
+from driftline.components.kernel.tasks import KernelPlan
 from driftline.components.mmd import step, two_sample_test
 from driftline.components.mmd.result import DriftResult
-from driftline.components.mmd.step import MOVED_TEXTS, Outcome, extremes
+from driftline.components.mmd.step import MOVED_TEXTS, Judged, extremes
 from driftline.components.projection.pca import PCA, gather
+from driftline.components.random_bits import mixed_order
 from driftline.components.storage.history import read_history
 from driftline.components.storage.store import read_json
 from driftline.components.storage.values import read_value
@@ -49,53 +51,58 @@ def finished(tmp_path_factory, vectors) -> Path:
 
 
 def test_outcome_is_the_dense_tests(finished, vectors):
-    spec = read_value(str(finished / "a" / "spec.json"), KernelSpec)
-    outcome = read_value(str(finished / "a" / "outcome.json"), Outcome)
-    gram = oracle.rbf_gram(np.concatenate(vectors), spec.gamma)
-    observed = np.zeros((N + M, 1))
-    observed[:N] = 1
-    assert outcome.statistic == pytest.approx(float(oracle.mmd2(gram, observed)[0]), rel=1e-5)
-    panels = spec.panels()
-    labels = np.concatenate([np.asarray(panels.panel(k)) for k in range(spec.grid.blocks)])[: N + M, 2:]
-    np.testing.assert_allclose(outcome.permuted, oracle.mmd2(gram, labels), atol=1e-6)
+    spec = read_value(str(finished / "a" / "plan.json"), KernelPlan).spec
+    tested = read_value(str(finished / "a" / "outcome.json"), Judged)
+    outcome = tested.outcome
+    order = np.concatenate([mixed_order(spec.seed, 0, N), mixed_order(spec.seed, N, N + M)])
+    gram = oracle.gram(np.concatenate(vectors)[order], spec.collection.kernels[0])
+    expected = oracle.mmd2(gram, oracle.row_labels(spec.seed, 199, N, M))
+    assert outcome.statistic == outcome.mmd2 == pytest.approx(float(expected[0]), rel=1e-5)
+    np.testing.assert_allclose(outcome.permuted, expected[1:], atol=1e-6)
     beaten = sum(value >= outcome.statistic for value in outcome.permuted)
     assert outcome.p_value == (1 + beaten) / 200
     assert outcome.threshold == sorted(outcome.permuted)[-10]
     assert outcome.rejected
-    scores = oracle.witness(gram, N)
-    np.testing.assert_allclose(outcome.moved_witness, scores[list(outcome.moved_rows)], atol=1e-6)
-    np.testing.assert_allclose(outcome.moved_witness[:MOVED_TEXTS], np.sort(scores)[:MOVED_TEXTS], atol=1e-6)
+    scores = np.empty(N + M)
+    scores[order] = oracle.witness(gram, N)
+    np.testing.assert_allclose(tested.moved_witness, scores[list(tested.moved_rows)], atol=1e-6)
+    np.testing.assert_allclose(tested.moved_witness[:MOVED_TEXTS], np.sort(scores)[:MOVED_TEXTS], atol=1e-6)
 
 
-def test_outcome_is_that_of_two_sample_test(tmp_path, vectors):
-    run_steps(tmp_path / "a", *datasets(tmp_path, *vectors), str(tmp_path / "out"), components=3, seed=4)
-    outcome = read_value(str(tmp_path / "a" / "outcome.json"), Outcome)
+@pytest.mark.parametrize(
+    ("method", "kernel"), [("exact", "rbf"), ("exact", "search"), ("cross", "search"), ("features", "search")]
+)
+def test_outcome_is_that_of_two_sample_test(tmp_path, vectors, method, kernel):
+    settings = {"components": 3, "seed": 4, "method": method, "kernel_name": kernel, "tasks": 2}
+    run_steps(tmp_path / "a", *datasets(tmp_path, *vectors), str(tmp_path / "out"), **settings)
+    outcome = read_value(str(tmp_path / "a" / "outcome.json"), Judged).outcome
     pooled = np.concatenate(vectors)
     z = PCA.fit(gather([pooled]), 3).project(pooled)
-    expected = two_sample_test(z[:N], z[N:], permutations=99, seed=4)
+    expected = two_sample_test(z[:N], z[N:], method=method, kernel=kernel, permutations=99, seed=4)
     assert outcome.p_value == expected.p_value
     assert outcome.statistic == pytest.approx(expected.statistic, rel=1e-6)
-    np.testing.assert_allclose(outcome.permuted, expected.permuted, atol=1e-7)
+    np.testing.assert_allclose(outcome.permuted, expected.permuted, atol={"rbf": 1e-7, "search": 1e-3}[kernel])
 
 
 @pytest.mark.slow
 def test_same_bits_for_any_tasks_and_any_shards(tmp_path):
-    """Three blocks, six tiles: 8 and 17 tasks are more than there is work for."""
+    """Eight blocks, 36 tiles: 50 tasks are more than there is work for."""
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(1400, 12)).astype(np.float32), rng.normal(0.05, 1.0, size=(1200, 12)).astype(np.float32)
     seen: dict[str, set] = {}
-    for tasks, rows_per_shard in [(1, 5000), (3, 5000), (8, 5000), (17, 5000), (1, 333), (8, 61), (3, 1024)]:
+    for tasks, rows_per_shard in [(1, 5000), (3, 5000), (17, 5000), (50, 5000), (1, 333), (8, 61), (3, 1024)]:
         folder = tmp_path / f"{tasks}-{rows_per_shard}"
         run_steps(folder / "a", *datasets(folder, x, y, rows_per_shard), str(folder / "out"), tasks=tasks, seed=6)
-        outcome = read_value(str(folder / "a" / "outcome.json"), Outcome)
-        assert outcome.kernel_tasks == min(tasks, 6)
+        tested = read_value(str(folder / "a" / "outcome.json"), Judged)
+        assert tested.kernel_tasks == min(tasks, BlockGrid.of(1400, 1200).tile_count)
         result = read_json(str(folder / "out" / "result.json"))
         [record] = read_history(str(folder / "out" / "history"))
-        for name in ("statistic", "p_value", "threshold", "gamma", "explained_variance_ratio"):
+        for name in ("statistic", "p_value", "threshold", "kernels", "mmd2_interval", "explained_variance_ratio"):
             assert record[name] == result[name]
             seen.setdefault(name, set()).add(json.dumps(result[name]))
-        for name in ("statistic", "permuted", "moved_rows", "moved_witness"):
-            seen.setdefault(f"outcome's {name}", set()).add(getattr(outcome, name))
+        seen.setdefault("outcome", set()).add(tested.outcome)
+        for name in ("moved_rows", "moved_witness"):
+            seen.setdefault(name, set()).add(getattr(tested, name))
         shutil.rmtree(folder)
     assert {name: len(values) for name, values in seen.items()} == dict.fromkeys(seen, 1)
 
@@ -105,10 +112,10 @@ def test_result_says_what_was_compared(finished):
     assert (finished / "a" / "result.json").read_bytes() == (finished / "out" / "result.json").read_bytes()
     assert (result.reference.uri, result.reference.rows) == (str(finished / "x"), N)
     assert (result.current.uri, result.current.sampled) == (str(finished / "y"), M)
-    assert (result.components, result.permutations, result.kernel, result.drift) == (0, 199, "rbf", True)
+    assert (result.components, result.permutations, result.kernel.name, result.drift) == (0, 199, "rbf", True)
     assert [(timing.name, timing.tasks) for timing in result.steps] == [
         *(("sample", 1), ("fit", 1), ("project", 1), ("plan", 1)),
-        *(("kernel", 1), ("test", 1)),  # one tile: one task, whatever was asked
+        *(("kernel", 3), ("test", 1)),
     ]
     assert len(result.moved) == 2 * MOVED_TEXTS
     witness = [moved.witness for moved in result.moved]
@@ -117,9 +124,9 @@ def test_result_says_what_was_compared(finished):
         side, number = moved.id.split("-")
         assert moved.sample == {"x": "reference", "y": "current"}[side]
         assert moved.text == (f"old {number}" if side == "x" else None)
-    outcome = read_value(str(finished / "a" / "outcome.json"), Outcome)
+    judged = read_value(str(finished / "a" / "outcome.json"), Judged)
     places = [int(moved.id[2:]) + (0 if moved.sample == "reference" else N) for moved in result.moved]
-    assert tuple(places) == outcome.moved_rows
+    assert tuple(places) == judged.moved_rows
 
 
 def test_history_keeps_no_texts_and_metrics_are_the_results(finished, tmp_path):
@@ -130,14 +137,17 @@ def test_history_keeps_no_texts_and_metrics_are_the_results(finished, tmp_path):
     metrics = report(finished / "a", str(tmp_path / "out"))
     assert metrics == {
         "drift": 1.0,
-        "mmd2": result["statistic"],
+        "statistic": result["statistic"],
+        "mmd2": result["mmd2"],
+        "mmd2_low": result["mmd2_interval"][0],
+        "mmd2_high": result["mmd2_interval"][1],
+        "discrimination": result["discrimination"],
         "p_value": result["p_value"],
         "threshold": result["threshold"],
         "level": 0.05,
         "reference_rows": N,
         "current_rows": M,
         "permutations": 199,
-        "gamma": result["gamma"],
     }
 
 
@@ -182,18 +192,19 @@ def test_a_missing_or_doubled_part_is_refused(finished, tmp_path):
     parts = [str(path) for path in (finished / "a").glob("part-*.npz")]
     for wrong in ([], parts * 2):
         with pytest.raises(
-            DataError, match=r"kernel sums: expected 1 tiles in all, got [02]; run the kernel tasks again"
+            DataError, match=r"kernel sums: expected 3 tiles in all, got [06]; run the kernel tasks again"
         ):
-            step.test(spec=str(finished / "a" / "spec.json"), parts=wrong, level=0.05, out=str(tmp_path / "o.json"))
+            step.test(
+                plan=str(finished / "a" / "plan.json"), parts=wrong, combination="fuse", level=0.05,
+                out=str(tmp_path / "o.json"),
+            )  # fmt: skip
     assert listing(tmp_path) == []
 
 
 def test_a_record_of_something_else_in_the_history_is_refused(finished, tmp_path):
     (tmp_path / "past").mkdir()
     (tmp_path / "past" / "a.json").write_text('{"created": "2025-01-01T00:00:00Z", "statistic": 1.0}')
-    with pytest.raises(
-        DataError, match=r"/past: the record created 2025-01-01T00:00:00Z has no threshold, p_value, drift"
-    ):
+    with pytest.raises(DataError, match=r"/past: the record created 2025-01-01T00:00:00Z is none of a drift run"):
         report(finished / "a", str(tmp_path / "out"), history=str(tmp_path / "past"))
     assert not (tmp_path / "out").exists()
     assert listing(tmp_path / "past") == ["a.json"]  # nor is this run recorded

@@ -3,10 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from driftline.components import random_bits
 from driftline.components.errors import DataError, UsageError
 from driftline.components.projection import step
 from driftline.components.projection.pca import PCA, gather
 from driftline.components.projection.projected import ProjectedSample, Projection
+from driftline.components.random_bits import mixed_order
+from driftline.components.sampling import pooled
 from driftline.components.sampling import step as sampling
 from driftline.components.sampling.pooled import PooledSample
 from driftline.components.storage.dataset import EmbeddingsDataset
@@ -23,7 +26,7 @@ def vectors() -> np.ndarray:
 
 
 def project(folder, vectors, components, *, size=0, seed=0, n=N, rows_per_shard=40):
-    """Run the steps up to the projection; return what they wrote, and the projected vectors."""
+    """Run the steps up to the projection; return what they wrote, and the projected vectors in pooled order."""
     for name, part in (("x", vectors[:n]), ("y", vectors[n:])):
         write_embeddings(str(folder / name), part, rows_per_shard=rows_per_shard, prefix=name)
     paths = {name: str(folder / f"{name}.json") for name in ("pooled", "fitted", "projected")}
@@ -34,25 +37,27 @@ def project(folder, vectors, components, *, size=0, seed=0, n=N, rows_per_shard=
     )
     projected = read_value(paths["projected"], ProjectedSample)
     batches = list(EmbeddingsDataset.open(projected.uri).batches())
-    ids = [name for batch in batches for name in batch.ids]
+    numbers = np.array([int(name) for batch in batches for name in batch.ids])
+    np.testing.assert_array_equal(np.sort(numbers), np.arange(len(numbers)))
+    assert (np.sort(numbers[: projected.n]) < projected.n).all()
     return (
         read_value(paths["pooled"], PooledSample),
         read_value(paths["fitted"], Projection),
         projected,
-        ids,
-        np.concatenate([batch.embeddings for batch in batches]),
+        numbers,
+        np.concatenate([batch.embeddings for batch in batches])[np.argsort(numbers)],
     )
 
 
 def test_projected_vectors_are_those_of_a_pca_of_all_rows(tmp_path, vectors):
-    pooled, fitted, projected, ids, seen = project(tmp_path, vectors, 3)
+    pooled, fitted, projected, numbers, seen = project(tmp_path, vectors, 3)
     whole = vectors.astype(np.float64)
     values, directions = np.linalg.eigh(np.cov(whole.T))
     along = (whole - whole.mean(axis=0)) @ directions[:, ::-1][:, :3]
     np.testing.assert_allclose(np.abs(seen), np.abs(along), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(fitted.explained_variance, values[::-1][:3], rtol=1e-9)
     assert projected.explained_variance_ratio == pytest.approx(tuple(values[::-1][:3] / values.sum()), rel=1e-9)
-    assert ids == [f"x-{k}" for k in range(N)] + [f"y-{k}" for k in range(M)]
+    np.testing.assert_array_equal(numbers, np.concatenate([mixed_order(0, 0, N), mixed_order(0, N, N + M)]))
     assert (projected.n, projected.rows, projected.components) == (N, N + M, 3)
     assert projected.largest_norm == pytest.approx(np.linalg.norm(seen.astype(np.float64), axis=1).max(), rel=1e-12)
     assert projected.uri == str(tmp_path / "out" / "work" / pooled.run)
@@ -88,11 +93,12 @@ def test_pictures_are_a_seeded_choice_of_each_side(tmp_path, vectors, monkeypatc
 
 
 def test_only_sampled_rows_take_part(tmp_path, vectors):
-    pooled, fitted, projected, ids, _ = project(tmp_path, vectors, 2, size=50, seed=9)
+    pooled, fitted, projected, _, seen = project(tmp_path, vectors, 2, size=50, seed=9)
     (_, from_reference), (_, from_current) = pooled.sides()
     chosen = np.concatenate([from_reference, N + from_current])
     assert len(chosen) == 100
-    assert ids == [f"x-{k}" if k < N else f"y-{k - N}" for k in chosen]
+    expected = PCA.fit(gather([vectors[chosen]]), 2).project(vectors[chosen])
+    np.testing.assert_allclose(np.abs(seen), np.abs(expected), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(fitted.mean, vectors[chosen].astype(np.float64).mean(axis=0), rtol=1e-12)
     assert (projected.n, projected.rows) == (50, 100)
 
@@ -107,10 +113,12 @@ def test_same_bits_from_any_shards(tmp_path, vectors):
 
 def test_written_shards_have_a_bound_of_their_own(tmp_path, vectors, monkeypatch):
     whole = project(tmp_path / "a", vectors, 2)
-    monkeypatch.setattr(step, "SHARD_ROWS", 90)
+    for module in (step, random_bits):
+        monkeypatch.setattr(module, "MIXED_ROWS", 30)
+    monkeypatch.setattr(pooled, "BATCH_ROWS", 10)
     cut = project(tmp_path / "b", vectors, 2)
     rows = [shard.rows for shard in EmbeddingsDataset.open(cut[2].uri).manifest.shards]
-    assert rows == [90, 70]
+    assert rows == [30, 30, 30, 30, 30, 10]
     np.testing.assert_array_equal(whole[4], cut[4])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import dataclasses
 import json
 import os
 import select
@@ -16,113 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from driftline.components.mmd.report.data import HistoryPoint, ReportData
-from driftline.components.mmd.result import DriftResult, MovedText, StepTiming
-from driftline.components.sampling.identity import SampleIdentity
-
-REFERENCE_TEXTS = (
-    "A slow, tender family drama, and the last half hour is worth the whole ticket.",
-    "The director lets the camera rest on faces, and trusts the audience to wait.",
-    "Funny for an hour, then it loses its nerve and explains every joke twice.",
-    "Handsome, well acted and about twenty minutes too long; I would still see it again.",
-    "What begins as a heist ends as a study of two brothers who cannot say sorry.",
-)
-CURRENT_TEXTS = (
-    "The parcel came two days late and the lid was cracked, but support sent a new one at once.",
-    "Battery lasts a day and a half with the screen on; the charger gets too warm to touch.",
-    "Five stars for the fit, two for the colour: what arrived is green rather than blue.",
-    "Stopped pairing with my phone after the update, and the manual only repeats the box.",
-    "Good value if you are patient with the app, which forgets the password every week.",
-)
-
-
-def make_data(drift: bool = True, permutations: int = 500, points: int = 1000, runs: int = 12) -> ReportData:
-    """Return what a real run with these sizes would hand to the report; at most 28 runs."""
-    rng = np.random.default_rng(20260314)
-    permuted = 2.4e-4 * (rng.chisquare(9, permutations) / 9 - 1)
-    statistic = 3.21e-3 if drift else 3.1e-5
-    threshold = float(np.quantile(permuted, 0.95))
-    p_value = float(1 + (permuted >= statistic).sum()) / (permutations + 1)
-    reference = rng.normal(size=(points, 2)) * [1.3, 0.9]
-    shift = np.where(rng.random((points, 1)) < 0.35, [[1.9, 1.1]], [[0.1, 0.0]]) if drift else 0.0
-    current = rng.normal(size=(points, 2)) * [1.2, 0.95] + shift
-    ratios = tuple((0.16 * 0.9 ** np.arange(64) / 2).tolist())
-    past = [
-        HistoryPoint(
-            created=f"2026-03-{3 + k:02d}T06:00:00+00:00",
-            statistic=float(rng.normal(0, 6e-5)) if k < runs - 3 or not drift else 1.155e-3 * (k - runs + 3.8),
-            threshold=threshold * float(rng.normal(1, 0.03)),
-            p_value=0.4,
-            drift=drift and k >= runs - 3,
-        )
-        for k in range(min(runs, 28))
-    ]
-    past[-1] = HistoryPoint(past[-1].created, statistic, threshold, p_value, drift)
-    moved = tuple(
-        MovedText(
-            id=f"{'review' if text in CURRENT_TEXTS else 'film'}-{4021 + 97 * k}",
-            sample="current" if text in CURRENT_TEXTS else "reference",
-            witness=witness,
-            text=text,
-        )
-        for k, (text, witness) in enumerate(
-            [(CURRENT_TEXTS[k % 5], -0.093 + 0.0041 * k) for k in range(10)]
-            + [(REFERENCE_TEXTS[k % 5], 0.021 + 0.0037 * k) for k in range(10)]
-        )
-    )
-    digest = "sha256:9f2c41d07be85a36c0174fd2e96b83ac15d0f7482be9631ca04d58f7126be3a9"
-    result = DriftResult(
-        created=past[-1].created,
-        drift=drift,
-        statistic=statistic,
-        p_value=p_value,
-        threshold=threshold,
-        level=0.05,
-        permutations=permutations,
-        seed=17,
-        kernel="rbf",
-        gamma=0.5713,
-        reference=SampleIdentity(
-            "gs://reviews/embeddings/2026-02", digest, "all-MiniLM-L6-v2", "c9745ed1", 384, 48210, 1000
-        ),
-        current=SampleIdentity(
-            "gs://reviews/embeddings/2026-03-14",
-            "sha256:" + digest[:6:-1],
-            "all-MiniLM-L6-v2",
-            "c9745ed1",
-            384,
-            6127,
-            1000,
-        ),
-        components=64,
-        explained_variance_ratio=ratios,
-        moved=moved,
-        steps=(
-            StepTiming("sample", 1, 3.42),
-            StepTiming("project", 4, 11.8),
-            StepTiming("kernel", 8, 96.3),
-            StepTiming("test", 1, 0.214),
-        ),
-    )
-    return ReportData(
-        result,
-        permuted,
-        reference.astype(np.float32),
-        current.astype(np.float32),
-        (0.412, 0.187),
-        tuple(past),
-    )
-
-
-def change(data: ReportData, **values: object) -> ReportData:
-    """Return the data with fields of the report, or of its result, replaced."""
-    mine = {field.name for field in dataclasses.fields(ReportData)}
-    outer = {key: value for key, value in values.items() if key in mine}
-    inner = {key: value for key, value in values.items() if key not in mine}
-    return dataclasses.replace(data, result=dataclasses.replace(data.result, **inner), **outer)
+from driftline.components.mmd.report.data import ReportData
+from tests.components.mmd.report.samples import change, make_data
 
 
 @pytest.fixture(scope="session")

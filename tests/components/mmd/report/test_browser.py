@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import re
 import socket
@@ -43,9 +44,10 @@ def overflow(browser) -> list[str]:
     """)
 
 
+@pytest.mark.parametrize("kernels", [1, 8])
 @pytest.mark.parametrize("drift", [True, False])
-def test_the_frame_is_silent_and_asks_for_nothing(browser, tmp_path, sample, drift):
-    browser.open(framed(tmp_path, render_report(sample(drift=drift))))
+def test_the_frame_is_silent_and_asks_for_nothing(browser, tmp_path, sample, drift, kernels):
+    browser.open(framed(tmp_path, render_report(sample(drift=drift, kernels=kernels))))
     assert "reference" in browser.evaluate("document.querySelector('main').innerText")
     assert browser.evaluate("self.origin") == "null"
     assert browser.complaints() == []
@@ -72,7 +74,13 @@ def test_no_width_scrolls_sideways(browser, tmp_path, sample, changed, width, dr
         type(m)(long, m.sample, m.witness, "W" * 400 if k % 2 else m.text) for k, m in enumerate(data.result.moved)
     )
     browser.emulate(width)
-    browser.open(framed(tmp_path, render_report(changed(data, moved=moved, kernel="k" * 60))))
+    kernels = tuple(dataclasses.replace(kernel, name="k" * 60) for kernel in sample(kernels=8).result.kernels)
+    for found in (data.result.kernels, kernels, sample(drift=drift, kernels=8).result.kernels):
+        browser.open(framed(tmp_path, render_report(changed(data, moved=moved, kernels=found))))
+        fits(browser, width)
+
+
+def fits(browser, width):
     browser.evaluate("document.querySelector('details').open = true")
     assert browser.evaluate("innerWidth") == width
     assert browser.evaluate("document.documentElement.scrollWidth") == width
@@ -91,7 +99,7 @@ def test_each_width_has_its_drawings_with_legible_letters(browser, tmp_path, sam
     browser.emulate(width)
     browser.open(framed(tmp_path, render_report(sample())))
     heights = "[...document.querySelectorAll('.{}')].map(e => e.getBoundingClientRect().height)"
-    assert browser.evaluate(heights.format(hidden)) == [0, 0, 0, 0]
+    assert browser.evaluate(heights.format(hidden)) == [0] * 5
     assert min(browser.evaluate(heights.format(shown))) > 150
     # Of a letter's box: about 1.2 times its size.
     letters = f"[...document.querySelectorAll('.{shown} text')].map(e => e.getBoundingClientRect().height)"
@@ -99,10 +107,11 @@ def test_each_width_has_its_drawings_with_legible_letters(browser, tmp_path, sam
 
 
 def test_labels_of_a_drawing_do_not_cover_one_another(browser, tmp_path, sample, changed):
-    for k, statistic in enumerate((3.21e-3, 3.1e-5, -0.004, 2e-4, 1e9)):
+    for k, statistic in enumerate((3.21e-3, 3.1e-5, -0.004, 2e-4, 1e9, 9.41)):
+        data = sample(kernels=8, runs=28) if statistic == 9.41 else sample()
         for width in (360, 1200):
             browser.emulate(width)
-            browser.open(framed(tmp_path, render_report(changed(sample(), statistic=statistic))))
+            browser.open(framed(tmp_path, render_report(changed(data, statistic=statistic))))
             pairs = browser.evaluate("""
                 [...document.querySelectorAll('.plot')].filter(s => s.getBoundingClientRect().width).flatMap(s => {
                     const texts = [...s.querySelectorAll('text')].map(e => [e.textContent, e.getBoundingClientRect()]);
@@ -112,6 +121,21 @@ def test_labels_of_a_drawing_do_not_cover_one_another(browser, tmp_path, sample,
                 })
             """)
             assert pairs == [], (k, width)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_bars_of_the_kernels_are_as_long_as_their_shares(browser, tmp_path, sample, width):
+    data = sample(kernels=8)
+    browser.emulate(width)
+    browser.open(framed(tmp_path, render_report(data)))
+    lengths = browser.evaluate("""
+        [...document.querySelectorAll('.share-bar')].map(bar => {
+            const [ground, share] = [...bar.children].map(e => e.getBoundingClientRect().width);
+            return [ground, share / ground];
+        })
+    """)
+    assert min(ground for ground, _ in lengths) > 60
+    assert [share for _, share in lengths] == pytest.approx([kernel.share for kernel in data.result.kernels], abs=0.01)
 
 
 def test_dark_mode_has_a_dark_ground_and_light_letters(browser, tmp_path, sample):

@@ -2,55 +2,14 @@ from __future__ import annotations
 
 import math
 import re
-import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftline.components.mmd.report import histogram, scatter, trend, variance
-from driftline.components.mmd.report.data import HistoryPoint
-
-
-def parse(markup) -> ET.Element:
-    """Parse a drawing; it must be well-formed by itself, and hold no number that is not finite."""
-    assert not re.search(r"\b(nan|inf)\b", markup, re.IGNORECASE)
-    root = ET.fromstring(str(markup))
-    assert root.get("role") == "img"
-    names = {element.get("id") for element in root.iter() if element.get("id")}
-    assert {root.get("aria-labelledby"), root.get("aria-describedby")} == names
-    assert root.find("title").text
-    assert root.find("desc").text
-    return root
-
-
-def of(root: ET.Element, kind: str, tag: str | None = None) -> list[ET.Element]:
-    return [e for e in root.iter() if e.get("class") == kind and (tag is None or e.tag == tag)]
-
-
-def number(element: ET.Element, name: str) -> float:
-    return float(element.get(name))
-
-
-def tick_positions(root: ET.Element, baseline: float) -> dict[float, float]:
-    """Return the value and the x of each plain tick label under the horizontal axis."""
-    labels = [e for e in of(root, "tick", "text") if number(e, "y") == pytest.approx(baseline + 20)]
-    return {float(e.text.replace("\N{MINUS SIGN}", "-").replace(",", "")): number(e, "x") for e in labels}
-
-
-def read_x(root: ET.Element, baseline: float, x: float) -> float:
-    """Return the value that the axis's own labels give to a pixel."""
-    ticks = sorted(tick_positions(root, baseline).items())
-    (v0, x0), (v1, x1) = ticks[0], ticks[1]
-    return v0 + (x - x0) / (x1 - x0) * (v1 - v0)
-
-
-def bar_counts(root: ET.Element, frame) -> list[float]:
-    """Return each bar's count, as the vertical axis's own labels read it."""
-    labels = [e for e in of(root, "tick", "text") if e.get("text-anchor") == "end" and number(e, "x") < frame.left]
-    (v0, y0), (v1, y1) = [(float(e.text.replace(",", "")), number(e, "y")) for e in labels][:2]
-    return [number(bar, "height") * (v1 - v0) / (y0 - y1) for bar in of(root, "bar")]
+from driftline.components.mmd.report import histogram, scatter, variance
+from tests.components.mmd.report.drawn import bar_counts, number, of, parse, read_x
 
 
 @pytest.mark.parametrize("permutations", [19, 500, 10_000])
@@ -108,6 +67,17 @@ def test_no_finite_permutation_makes_no_histogram():
     assert histogram.permutation_histogram(np.full(19, np.nan), 0.0, 0.0) is None
 
 
+@pytest.mark.parametrize("quantity", ["MMD²", "combined statistic"])
+def test_the_axis_says_what_the_statistic_is(quantity):
+    figure = histogram.permutation_histogram(np.linspace(-1, 1, 99), 0.5, 0.9, quantity)
+    for markup in (figure.wide, figure.narrow):
+        root = parse(markup)
+        assert quantity in [e.text for e in of(root, "axis-title")]
+        assert root.find("title").text == f"Permutation distribution of the {quantity}"
+    assert figure.caption.startswith(f"Bars: the {quantity} of 99 random shuffles")
+    assert ("MMD" in figure.wide + figure.caption) == (quantity == "MMD²")
+
+
 EXTREME = st.floats(allow_nan=True, allow_infinity=True)
 
 
@@ -123,7 +93,7 @@ def test_no_value_breaks_the_histogram(permuted, observed, threshold):
                 assert 0 <= number(e, "x1") <= frame.width
 
 
-def marks(root: ET.Element, kind: str) -> list[tuple[float, float]]:
+def marks(root, kind: str) -> list[tuple[float, float]]:
     paths = "".join(e.get("d") for e in of(root, kind))
     return [(float(x), float(y)) for x, y in re.findall(r"M(-?[\d.]+) (-?[\d.]+)", paths)]
 
@@ -206,52 +176,3 @@ def test_variance_without_a_finite_share_is_not_drawn():
     assert variance.variance_bars(()) is None
     assert variance.variance_bars((math.nan,)) is None
     assert "2.0" not in variance.variance_bars((math.nan, 0.5)).caption
-
-
-def runs(n: int, alarms: set[int]) -> tuple[HistoryPoint, ...]:
-    return tuple(
-        HistoryPoint(f"2026-03-{1 + k % 28:02d}T06:00:00Z", 1e-4 * math.sin(k), 2e-4, 0.5, k in alarms)
-        for k in range(n)
-    )
-
-
-def test_trend_draws_each_run_and_marks_the_alarms():
-    history = runs(12, {3, 11})
-    figure = trend.run_trend(history, 0.05)
-    root = parse(figure.wide)
-    assert (len(of(root, "run-alarm")), len(of(root, "run-quiet")), len(of(root, "run-this"))) == (2, 10, 1)
-    assert "2 alarms in 12 runs" in figure.caption
-    assert "about 0.6 would be expected" in figure.caption
-    (series,), (limit,) = of(root, "series"), of(root, "threshold-line")
-    heights = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", series.get("d"))]
-    levels = {float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", limit.get("d"))}
-    assert len(heights) == 12
-    # Pixels fall as the statistic rises, along one straight line.
-    slope, _ = np.polyfit([run.statistic for run in history], heights, 1)
-    assert slope < 0
-    assert np.corrcoef([run.statistic for run in history], heights)[0, 1] == pytest.approx(-1, abs=1e-4)
-    assert len(levels) == 1
-    assert levels.pop() < min(heights)
-
-
-@pytest.mark.parametrize("size", ["wide", "narrow"])
-def test_a_long_trend_keeps_its_alarms_and_its_last_run(size):
-    figure = trend.run_trend(runs(1500, {600, 1499}), 0.05)
-    root = parse(getattr(figure, size))
-    assert len(of(root, "run-alarm")) == 2
-    assert len(of(root, "run-this")) == 1
-    assert "500 older runs not drawn" in figure.caption
-    assert len(re.findall("[ML]", of(root, "series")[0].get("d"))) == trend.MAX_RUNS
-
-
-def test_a_trend_is_interrupted_where_a_run_has_no_finite_value():
-    history = list(runs(6, set()))
-    history[2] = HistoryPoint("2026-03-03T06:00:00Z", math.nan, math.inf, math.nan, False)
-    root = parse(trend.run_trend(tuple(history), 0.05).wide)
-    assert of(root, "series")[0].get("d").count("M") == 2
-    assert len(of(root, "run-quiet")) == 5
-
-
-def test_a_trend_needs_two_runs():
-    assert trend.run_trend(runs(1, set()), 0.05) is None
-    assert trend.run_trend((), 0.05) is None

@@ -1,0 +1,80 @@
+"""Collections of kernels that one pass evaluates together, and the one that the kernel search looks through."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+from driftline.components.errors import UsageError
+from driftline.components.kernel.bandwidth import Scale
+from driftline.components.kernel.functions import Kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Kernels, and how much each counts where they are combined.
+
+    Attributes:
+        kernels: the kernels, at least one.
+        weights: as many weights, each above 0, summing to 1.
+
+    Raises:
+        UsageError: no kernel, as many weights as kernels are not there, or weights that are no shares.
+    """
+
+    kernels: tuple[Kernel, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.kernels:
+            raise UsageError("kernels: expected at least one kernel to search over, got none")
+        if len(self.weights) != len(self.kernels):
+            raise UsageError(f"weights: expected one for each of {len(self.kernels)} kernels, got {len(self.weights)}")
+        if not (all(weight > 0 for weight in self.weights) and math.isclose(sum(self.weights), 1.0, rel_tol=1e-9)):
+            raise UsageError(f"weights: expected shares above 0 that sum to 1, got {self.weights}")
+
+    @classmethod
+    def single(cls, kernel: Kernel) -> Self:
+        """Return the collection of one kernel."""
+        return cls((kernel,), (1.0,))
+
+
+def search_collection(scale: Scale) -> Collection:
+    """Return the kernels that a search looks through by default, for a sample of that scale.
+
+    Five Gaussian kernels of lengths from that of the whole sample to that of what lies within a mode, and one that
+    looks at moments. They were chosen on a development set of alternatives apart from those of the statistical bench
+    (`tests/bench/level_power.py`), greedily from some thirty kernels:
+
+    ============  ==========================  ======  =============================================================
+    family        γ                           weight  for
+    ============  ==========================  ======  =============================================================
+    rbf           4 / high                    1       shifts of the whole sample, rows far out
+    rbf           1 / median                  1       spread and tails; the median heuristic has 1/2 here
+    rbf           2 / median                  1       correlation, clusters
+    rbf           8 / median                  1       small groups of rows, coordinates that change together
+    rbf           4 / low, ≤ 128 / median     2       structure within modes
+    polynomial    1 / norm                    1       means, covariances and skewness, in any direction
+    ============  ==========================  ======  =============================================================
+
+    Lengths are taken from three quantiles of the squared distances since their ratio tells the dimension: in one
+    dimension the 5th percentile is a hundredth of the median, and there is fine structure to look for; in a hundred
+    dimensions all distances are nearly alike, and so are the lengths. A finer kernel there would see a handful of
+    pairs, and add nothing but chance.
+
+    Args:
+        scale: the lengths found in the pooled sample, blind to which row is whose.
+
+    Cost: each kernel costs a pass over the tiles' entries; all share the product that gives the distances.
+    """
+    counted = (
+        (Kernel("rbf", 4 / scale.high), 1),
+        (Kernel("rbf", 1 / scale.median), 1),
+        (Kernel("rbf", 2 / scale.median), 1),
+        (Kernel("rbf", 8 / scale.median), 1),
+        (Kernel("rbf", min(4 / scale.low, 128 / scale.median)), 2),
+        (Kernel("polynomial", 1 / scale.norm), 1),
+    )
+    total = sum(count for _, count in counted)
+    return Collection(tuple(kernel for kernel, _ in counted), tuple(count / total for _, count in counted))

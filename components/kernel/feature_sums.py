@@ -1,0 +1,149 @@
+"""One pass over a pooled sample in random Fourier features: the kernel matrix approximated, its cost linear in N.
+
+With φ the features of a kernel, k(x, y) ≈ φ(x)·φ(y), and S a panel of labellings of bins, all that MMD² and its
+permutation distribution need of the data are the labelled sums Σᵢ sᵢφ(xᵢ): (1 + B) × 2F numbers a kernel, however many
+rows there are. They are gathered block by block, in the precision of their sums the same bits for any split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline.components.errors import DataError
+from driftline.components.kernel.engine import Blocks
+from driftline.components.kernel.features import RandomFeatures
+from driftline.components.kernel.labellings import LabelPanels
+from driftline.components.kernel.plan import BlockGrid
+from driftline.components.kernel.sums import quantum, round_to
+
+FeatureProgress = Callable[["FeatureSums", int], None]
+
+FREQUENCIES: Final = 512
+"""Random frequencies of each kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSums:
+    """Labelled sums of the features of Q kernels, over some or all blocks.
+
+    Attributes:
+        labelled: (Q, 1 + B, 2F) float64: Σ sᵢφ(xᵢ) for the observed labelling and each permutation.
+        total: (Q, 2F) float64: Σ φ(xᵢ) over all rows.
+        blocks: number of blocks summed.
+    """
+
+    labelled: NDArray[np.float64]
+    total: NDArray[np.float64]
+    blocks: int
+
+
+def block_share(grid: BlockGrid, task: int, tasks: int) -> range:
+    """Return the blocks of task ``task`` of ``tasks``: a run of them."""
+    return range(task * grid.blocks // tasks, (task + 1) * grid.blocks // tasks)
+
+
+def sum_features(
+    blocks: Blocks,
+    share: Sequence[int],
+    grid: BlockGrid,
+    features: Sequence[RandomFeatures],
+    panels: LabelPanels,
+    *,
+    sums: FeatureSums | None = None,
+    progress: FeatureProgress | None = None,
+) -> FeatureSums:
+    """Sum the features of some blocks.
+
+    Args:
+        blocks: gives the centred vectors of a block, (rows of the block, d); asked for once each, in order.
+        share: the blocks.
+        grid: the grid that they belong to.
+        features: those of each kernel, all with as many frequencies.
+        panels: the labellings.
+        sums: those of an earlier attempt, to which is added in place: the first blocks, as many, are left out.
+        progress: called after each block with (the sums so far, blocks in all).
+    """
+    step = quantum(float(grid.rows))  # no feature is longer than 1, so that no sum is longer than N
+    with jax.enable_x64(True):
+        frequencies = jnp.asarray(np.stack([each.frequencies for each in features]))
+        width = 2 * frequencies.shape[2]
+        if sums is None:
+            shape = len(features), 1 + panels.permutations, width
+            sums = FeatureSums(np.zeros(shape), np.zeros((len(features), width)), 0)
+        for index in share[sums.blocks :]:
+            z = np.asarray(blocks(index), np.float32)
+            padded = np.zeros((grid.block, z.shape[1]), np.float32)
+            padded[: len(z)] = z
+            panel = panels.panel(index)
+            for place in range(len(features)):  # one kernel at a time: a block's features are the largest thing held
+                part, whole = _block_sums(padded, frequencies[place], panel, len(z), bin_rows=panels.bins.rows)
+                sums.labelled[place] += round_to(np.asarray(part), step)
+                sums.total[place] += round_to(np.asarray(whole), step)
+            sums = replace(sums, blocks=sums.blocks + 1)
+            if progress is not None:
+                progress(sums, len(share))
+    return sums
+
+
+@partial(jax.jit, static_argnames=("bin_rows",))
+def _block_sums(
+    z: jax.Array, frequencies: jax.Array, panel: jax.Array, valid: jax.Array, *, bin_rows: int
+) -> tuple[jax.Array, jax.Array]:
+    """Return a block's labelled sums (1 + B, 2F) and its sum (2F,), both float64."""
+    angle = jnp.matmul(z, frequencies, precision=jax.lax.Precision.HIGHEST)
+    scale = jnp.where(jnp.arange(len(z)) < valid, 1 / jnp.sqrt(jnp.float32(frequencies.shape[1])), 0.0)
+    mapped = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1) * scale[:, None].astype(angle.dtype)
+    bins = mapped.reshape(len(z) // bin_rows, bin_rows, -1).sum(axis=1)
+    labelled = jnp.matmul(panel.astype(bins.dtype).T, bins, precision=jax.lax.Precision.HIGHEST)
+    return labelled.astype(jnp.float64), jnp.sum(bins.astype(jnp.float64), axis=0)
+
+
+def combine_features(grid: BlockGrid, parts: Iterable[FeatureSums]) -> FeatureSums:
+    """Add up the tasks' parts, in any order, to the same bits.
+
+    Raises:
+        DataError: blocks are missing or were summed twice.
+    """
+    labelled: NDArray[np.float64] | None = None
+    total: NDArray[np.float64] | None = None
+    blocks = 0
+    for part in parts:
+        labelled = part.labelled.copy() if labelled is None else labelled + part.labelled
+        total = part.total.copy() if total is None else total + part.total
+        blocks += part.blocks
+    if labelled is None or total is None or blocks != grid.blocks:
+        raise DataError(f"feature sums: expected {grid.blocks} blocks in all, got {blocks}; run the kernel tasks again")
+    return FeatureSums(labelled, total, blocks)
+
+
+def feature_rows(
+    blocks: Blocks, grid: BlockGrid, features: RandomFeatures, sums: FeatureSums, kernel: int
+) -> NDArray[np.float64]:
+    """Return one kernel's approximate sums for each row, (N, 2): over the reference and over the current sample.
+
+    As in :attr:`driftline.components.kernel.sums.KernelSums.rows`, a row is left out of the sum over its own sample. A
+    second pass over the data.
+
+    Args:
+        blocks: gives the centred vectors of a block; asked for once each, in order.
+        grid: the grid.
+        features: the kernel's features.
+        sums: those of the first pass, over all blocks.
+        kernel: the kernel's place among them.
+    """
+    reference = sums.labelled[kernel, 0]
+    both = np.stack([reference, sums.total[kernel] - reference], axis=1).astype(np.float32)
+    rows = np.empty((grid.rows, 2))
+    for index in range(grid.blocks):
+        start, stop = grid.span(index)
+        rows[start:stop] = features.map(blocks(index)) @ both
+        rows[start:stop, 0 if grid.in_reference(index) else 1] -= 1.0  # k(x, x)
+    return rows

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics.pairwise import laplacian_kernel, polynomial_kernel, rbf_kernel
+
+from driftline.components.kernel.bandwidth import Scale
+from driftline.components.kernel.functions import KERNEL_NAMES, Kernel, family
+
+Z = np.random.default_rng(0).normal(size=(60, 4))
+
+
+def value(kernel: Kernel, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    product = kernel.family.argument == "product"
+    u = x @ y.T if product else ((x[:, None] - y[None]) ** 2).sum(axis=2)
+    return np.asarray(kernel.family.profile(kernel.gamma * u), np.float64)
+
+
+def test_kernels_are_scikit_learns():
+    np.testing.assert_allclose(value(Kernel("rbf", 0.3), Z, Z), rbf_kernel(Z, Z, 0.3), rtol=1e-5)
+    np.testing.assert_allclose(
+        value(Kernel("polynomial", 0.3), Z, Z), polynomial_kernel(Z, Z, 3, 0.3, 1), rtol=1e-4, atol=1e-5
+    )
+    line = Z[:, :1]  # of one dimension: there scikit-learn's sum of differences is the Euclidean distance
+    np.testing.assert_allclose(value(Kernel("laplace", 0.25), line, line), laplacian_kernel(line, line, 0.5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", KERNEL_NAMES)
+def test_kernel_matrices_are_positive_semidefinite_and_bounded(name):
+    z = Z - Z.mean(axis=0)
+    kernel = Scale.of(z).kernel(name)
+    gram = value(kernel, z, z)
+    assert np.linalg.eigvalsh(gram).min() > -1e-5 * np.abs(gram).max()
+    assert np.abs(gram).max() <= kernel.bound(np.sqrt((z * z).sum(axis=1).max())) * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in KERNEL_NAMES if family(name).mixture is not None])
+def test_mixtures_have_the_profile_as_their_transform(name):
+    draw = family(name).mixture
+    assert draw is not None
+    scales = draw(np.random.default_rng(1), 400_000)
+    for u in (0.01, 0.3, 1.0, 4.0):
+        assert np.exp(-scales * u).mean() == pytest.approx(float(family(name).profile(np.float64(u))), abs=0.004)
