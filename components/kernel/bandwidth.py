@@ -22,8 +22,8 @@ from driftline.components.random_bits import SAMPLE_BANDWIDTH, choose_rows
 MEDIAN: Final = "median"
 Bandwidth = float | Literal["median"]
 
-SCALE_ROWS: Final = 2000
-"""At most this many rows are looked at: two million pairs, 64 MB. Their choice is random and blind to the labels,
+SCALE_ROWS: Final = 1000
+"""At most this many rows are looked at: half a million pairs. Their choice is random and blind to the labels,
 so that the permutation test stays exact."""
 
 
@@ -79,7 +79,7 @@ class Scale:
         if not apart.size:
             raise DataError(
                 f"bandwidth: all {len(z)} vectors looked at are identical, so the median distance is 0; "
-                "check that the embeddings differ from text to text, or give a gamma"
+                "check that the embeddings differ from text to text, or name one kernel and give its gamma"
             )
         low, median, high = (float(value) for value in np.quantile(apart, (0.05, 0.5, 0.95)))
         return cls(low, median, high, float(norms.mean()))

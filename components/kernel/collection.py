@@ -43,37 +43,42 @@ class Collection:
 def search_collection(scale: Scale) -> Collection:
     """Return the kernels that a search looks through by default, for a sample of that scale.
 
-    Five Gaussian kernels of lengths from that of the whole sample to that of what lies within a mode, and one that
-    looks at moments. They were chosen on a development set of alternatives apart from those of the statistical bench
-    (`tests/bench/level_power.py`), greedily from some thirty kernels:
+    Lengths from that of the whole sample to that of what lies within a mode, and one kernel that looks at moments. They
+    were chosen on a development set of alternatives apart from those of the statistical bench
+    (`tests/bench/level_power.py`), greedily from some thirty kernels, in whole counts:
 
-    ============  ==========================  ======  =============================================================
-    family        γ                           weight  for
-    ============  ==========================  ======  =============================================================
-    rbf           4 / high                    1       shifts of the whole sample, rows far out
-    rbf           1 / median                  1       spread and tails; the median heuristic has 1/2 here
-    rbf           2 / median                  1       correlation, clusters
-    rbf           8 / median                  1       small groups of rows, coordinates that change together
-    rbf           4 / low, ≤ 128 / median     2       structure within modes
-    polynomial    1 / norm                    1       means, covariances and skewness, in any direction
-    ============  ==========================  ======  =============================================================
+    ============  ============================  ======  ===========================================================
+    family        γ                             weight  for
+    ============  ============================  ======  ===========================================================
+    rbf           4 / high                      1       shifts of the whole sample, rows far out
+    rbf           4 / median                    2       spread, correlation, clusters; the median heuristic: 1/2
+    laplace       16 / median                   1       the same, with tails and rough edges
+    rbf           2 / low                       1       small groups of rows, coordinates that change together
+    rbf           4 / low, ≤ 128 / median       3       structure within modes
+    rbf           32 / low, ≤ 128 / median      2       rows that are alike, or nearly
+    polynomial    1 / norm                      1       means, covariances and skewness, in any direction
+    ============  ============================  ======  ===========================================================
+
+    Fine kernels weigh more than wide ones since what only they see is easily lost among chance, and what wide ones see
+    most kernels see a little.
 
     Lengths are taken from three quantiles of the squared distances since their ratio tells the dimension: in one
     dimension the 5th percentile is a hundredth of the median, and there is fine structure to look for; in a hundred
-    dimensions all distances are nearly alike, and so are the lengths. A finer kernel there would see a handful of
-    pairs, and add nothing but chance.
+    dimensions all distances are nearly alike, and so are the lengths.
 
     Args:
         scale: the lengths found in the pooled sample, blind to which row is whose.
 
     Cost: each kernel costs a pass over the tiles' entries; all share the product that gives the distances.
     """
+    finest = 128 / scale.median
     counted = (
         (Kernel("rbf", 4 / scale.high), 1),
-        (Kernel("rbf", 1 / scale.median), 1),
-        (Kernel("rbf", 2 / scale.median), 1),
-        (Kernel("rbf", 8 / scale.median), 1),
-        (Kernel("rbf", min(4 / scale.low, 128 / scale.median)), 2),
+        (Kernel("rbf", 4 / scale.median), 2),
+        (Kernel("laplace", 16 / scale.median), 1),
+        (Kernel("rbf", 2 / scale.low), 1),
+        (Kernel("rbf", min(4 / scale.low, finest)), 3),
+        (Kernel("rbf", min(32 / scale.low, finest)), 2),
         (Kernel("polynomial", 1 / scale.norm), 1),
     )
     total = sum(count for _, count in counted)

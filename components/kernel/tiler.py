@@ -15,7 +15,7 @@ import numpy as np
 from driftline.components.errors import DriftlineError
 from driftline.components.kernel.functions import Family, Kernel
 from driftline.components.kernel.fused import BIN_ROWS, BLOCK_MULTIPLE, Product, fused_tile
-from driftline.components.kernel.tiles import pairs, xla_tile
+from driftline.components.kernel.tiles import xla_tile
 
 Precision = Literal["float32", "float64"]
 Sums = tuple[jax.Array, jax.Array, jax.Array]
@@ -73,9 +73,11 @@ class Tiler:
     def sums(self, x: Block, y: Block, *, diagonal: bool) -> Sums:
         """Start on a tile; return sums of its rows (Q, block), its columns (Q, block), and its part of sᵀKs (Q, 1 + B).
 
-        All are float64, and not waited for. Of a tile on the diagonal, the columns' sums are 0: each pair is in the
-        rows' sums of both its rows.
+        All are float64, and not waited for. Of a tile on the diagonal the columns' sums mean nothing: each pair is in
+        the rows' sums of both its rows.
         """
+        if self._piece == self._block:
+            return self._summed(x.vectors, y.vectors, x.rows, y.rows, x.labels, y.labels, diagonal)
         columns = [jnp.zeros((len(self._families), self._piece))] * (self._block // self._piece)
         rows = list(columns)
         within = jnp.zeros((len(self._families), x.labels.shape[1]))
@@ -112,8 +114,7 @@ class Tiler:
             return _fused_sums(
                 *common, families=self._families, bin_rows=self._bin_rows, diagonal=own, precision=self._fused
             )
-        masked = own or min(valid_x, valid_y) < self._piece
-        return _xla_sums(*common, own, families=self._families, bin_rows=self._bin_rows, masked=masked)
+        return _xla_sums(*common, own, families=self._families, bin_rows=self._bin_rows)
 
     def _valid(self, block: Block, piece: int) -> int:
         return min(max(block.rows - piece * self._piece, 0), self._piece)
@@ -143,7 +144,7 @@ class Tiler:
         self._piece, self._fused = half, None
 
 
-@partial(jax.jit, static_argnames=("families", "bin_rows", "masked"))
+@partial(jax.jit, static_argnames=("families", "bin_rows"))
 def _xla_sums(
     x: jax.Array,
     y: jax.Array,
@@ -156,10 +157,8 @@ def _xla_sums(
     *,
     families: tuple[Family, ...],
     bin_rows: int,
-    masked: bool,
 ) -> Sums:
-    kept = pairs(x, y, valid_x, valid_y, diagonal) if masked else None
-    rows, columns, bins = xla_tile(x, y, gammas, kept, families=families, bin_rows=bin_rows)
+    rows, columns, bins = xla_tile(x, y, gammas, valid_x, valid_y, diagonal, families=families, bin_rows=bin_rows)
     return rows, columns, _within(bins, labels_x, labels_y, jnp.where(diagonal, 1.0, 2.0))
 
 

@@ -14,34 +14,32 @@ TileSums = tuple[jax.Array, jax.Array, jax.Array]
 
 def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
     """Return ‖x − y‖² of every pair, (a, b), by one matrix product that has the norms among its factors."""
-    one_x, one_y = jnp.ones((len(x), 1), x.dtype), jnp.ones((len(y), 1), y.dtype)
-    left = jnp.concatenate([-2 * x, jnp.sum(x * x, axis=1, keepdims=True), one_x], axis=1)
-    right = jnp.concatenate([y, one_y, jnp.sum(y * y, axis=1, keepdims=True)], axis=1)
-    return jnp.maximum(inner_products(left, right), 0)
+    return _distances(x, y, jnp.sum(x * x, axis=1), jnp.sum(y * y, axis=1))
 
 
 def inner_products(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Return the inner product of every pair, (a, b), as exactly as the dtype allows."""
+    """Return ⟨x, y⟩ of every pair, (a, b), as exactly as the dtype allows."""
     return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def _distances(x: jax.Array, y: jax.Array, norms_x: jax.Array, norms_y: jax.Array) -> jax.Array:
+    one_x, one_y = jnp.ones((len(x), 1), x.dtype), jnp.ones((len(y), 1), y.dtype)
+    left = jnp.concatenate([-2 * x, norms_x[:, None], one_x], axis=1)
+    right = jnp.concatenate([y, one_y, norms_y[:, None]], axis=1)
+    return jnp.maximum(inner_products(left, right), 0)
 
 
 ARGUMENTS: Final = {"distance": squared_distances, "product": inner_products}
 """What a kernel's gamma multiplies, by its name."""
 
 
-def pairs(
-    x: jax.Array, y: jax.Array, valid_x: jax.Array | int, valid_y: jax.Array | int, diagonal: jax.Array | bool
-) -> jax.Array:
-    """Return which pairs of a tile count, (a, b) bool: those of rows that are there, and none of a row with itself."""
-    row, column = jnp.arange(len(x))[:, None], jnp.arange(len(y))[None, :]
-    return (row < valid_x) & (column < valid_y) & ~(diagonal & (row == column))
-
-
 def xla_tile(
     x: jax.Array,
     y: jax.Array,
     gammas: jax.Array,
-    kept: jax.Array | None,
+    valid_x: jax.Array | int,
+    valid_y: jax.Array | int,
+    diagonal: jax.Array | bool,
     *,
     families: tuple[Family, ...],
     bin_rows: int,
@@ -49,10 +47,12 @@ def xla_tile(
     """Sum one tile for Q kernels, which share its matrix product.
 
     Args:
-        x: (a, d) centred vectors of one block.
+        x: (a, d) centred vectors of one block, zeros where they are padding.
         y: (b, d) those of another, of the same dtype.
         gammas: (Q,) the kernels' gammas, of the same dtype.
-        kept: (a, b) which pairs count, or None for all.
+        valid_x: rows of x that are there; those after them are padding and count for nothing.
+        valid_y: the same for y.
+        diagonal: whether x and y are one block, so that entries i = j are 0; a and b are equal then.
         families: the kernels' families; static.
         bin_rows: rows of a bin, of which a and b are multiples; static.
 
@@ -60,23 +60,37 @@ def xla_tile(
         Sums over y (Q, a) and over x (Q, b), both float64, and sums over pairs of bins (Q, a/bin_rows, b/bin_rows) of
         the tile's dtype.
     """
-    arguments = {name: ARGUMENTS[name](x, y) for name in sorted({family.argument for family in families})}
+    there_x, there_y = jnp.arange(len(x)) < valid_x, jnp.arange(len(y)) < valid_y
+    wanted = {family.argument for family in families}
+    arguments: dict[str, jax.Array] = {}
+    if "distance" in wanted:  # padding is infinitely far: kernels of the distance are 0 there
+        norms = (jnp.where(there, jnp.sum(z * z, axis=1), jnp.inf) for z, there in ((x, there_x), (y, there_y)))
+        arguments["distance"] = _distances(x, y, *norms)
+    if "product" in wanted:
+        arguments["product"] = inner_products(x, y)
     sums: list[TileSums] = []
     for place, family in enumerate(families):
         k = family.profile(gammas[place] * arguments[family.argument])
-        sums.append(_sums(k if kept is None else jnp.where(kept, k, jnp.zeros((), k.dtype)), bin_rows))
+        if family.argument == "product":
+            k = jnp.where(there_x[:, None] & there_y[None, :], k, jnp.zeros((), k.dtype))
+        # Kept as it is from here: XLA would otherwise compute it once for each sum.
+        sums.append(_sums(jax.lax.optimization_barrier(k), bin_rows, diagonal))
     rows, columns, bins = zip(*sums, strict=True)
     return jnp.stack(rows), jnp.stack(columns), jnp.stack(bins)
 
 
-def _sums(k: jax.Array, bin_rows: int) -> TileSums:
+def _sums(k: jax.Array, bin_rows: int, diagonal: jax.Array | bool) -> TileSums:
     """Add up few numbers in the tile's own dtype, and their sums in float64: nearly exact, and one cheap pass."""
     a, b = k.shape
-    if bin_rows == 1:
-        return jnp.sum(k.astype(jnp.float64), axis=1), jnp.sum(k.astype(jnp.float64), axis=0), k
-    strips = k.reshape(a // bin_rows, bin_rows, b).sum(axis=1)
+    strips = k.reshape(a // bin_rows, bin_rows, b).sum(axis=1) if bin_rows > 1 else k
     columns = jnp.sum(strips.astype(jnp.float64), axis=0)
     bins = strips.reshape(a // bin_rows, b // bin_rows, bin_rows).sum(axis=2)
-    # Columns that lie b/bin_rows apart are added first: whole vectors at a time, where neighbours would be shuffled.
-    rows = jnp.sum(k.reshape(a, bin_rows, b // bin_rows).sum(axis=1).astype(jnp.float64), axis=1)
-    return rows, columns, bins
+    # Columns that lie far apart are added first: whole vectors at a time, where neighbours would be shuffled.
+    few = max(bin_rows, 8)
+    rows = jnp.sum(k.reshape(a, few, b // few).sum(axis=1).astype(jnp.float64), axis=1)
+    if a != b:
+        return rows, columns, bins
+    # Taken off afterwards: to leave the diagonal out would be another pass over the tile.
+    own = jnp.where(diagonal, jnp.diagonal(k), jnp.zeros((), k.dtype))
+    places = jnp.arange(len(bins))
+    return rows - own, columns - own, bins.at[places, places].add(-own.reshape(-1, bin_rows).sum(axis=1))

@@ -63,7 +63,7 @@ def data(tmp_path_factory) -> Data:
 
 
 def numbers(record: dict) -> tuple:
-    return tuple(record[name] for name in ("statistic", "p_value", "threshold", "gamma", "explained_variance_ratio"))
+    return tuple(record[name] for name in ("statistic", "p_value", "threshold", "kernels", "explained_variance_ratio"))
 
 
 @pytest.mark.slow
@@ -83,15 +83,20 @@ def test_no_drift_is_status_0_with_the_librarys_numbers_and_plain_lines(data, tm
     assert done.left == []
     result = DriftResult.from_json(read_json(str(tmp_path / "out" / "result.json")))
     assert result.p_value == expected.p_value
-    assert result.statistic == pytest.approx(expected.statistic, rel=1e-5, abs=1e-9)
-    assert result.gamma == pytest.approx(expected.gamma, rel=1e-6)
+    assert result.statistic == pytest.approx(expected.statistic, rel=1e-3)
+    assert result.mmd2 == pytest.approx(expected.mmd2, rel=1e-3, abs=1e-9)
+    assert (result.kernel.name, result.method) == (expected.kernel, "exact")
+    assert result.kernel.gamma == pytest.approx(expected.gamma, rel=1e-6)
     assert result.reference.uri == str(data.folder / "reference")
-    assert [step.tasks for step in result.steps if step.name == "kernel"] == [6]  # no more than tiles
-    first, second, third = done.stdout.splitlines()
+    assert [step.tasks for step in result.steps if step.name == "kernel"] == [17]
+    first, second, third, fourth, fifth, last = done.stdout.splitlines()
     assert first == f"no drift found: p = {result.p_value:.4g} > level 0.05"
-    assert second.startswith(f"MMD² {result.statistic:.3g}, threshold ")
-    assert second.endswith(f"{N} against {M} texts")
-    assert third == f"report: {tmp_path}/out/report.html"
+    assert second.startswith(f"MMD² {result.mmd2:.3g}, 95% interval 0 to ")
+    assert second.endswith(f"it tells {result.discrimination:.1%} apart")
+    assert third.startswith(f"seen by the kernel {result.kernel.name} of gamma {result.kernel.gamma:.3g}, ")
+    assert fourth.startswith("method exact, chosen by size")
+    assert fifth == f"{N} against {M} texts"
+    assert last == f"report: {tmp_path}/out/report.html"
 
     assert all(PROGRESS.fullmatch(line) for line in done.stderr.splitlines()), done.stderr
     assert "\x1b" not in done.stdout + done.stderr
@@ -104,7 +109,15 @@ def test_no_drift_is_status_0_with_the_librarys_numbers_and_plain_lines(data, tm
     again = str(tmp_path / "again")
     write_embeddings(f"{again}/x", data.reference, rows_per_shard=N)
     write_embeddings(f"{again}/y", data.quiet, rows_per_shard=77)
-    run_steps(tmp_path / "steps", f"{again}/x", f"{again}/y", f"{again}/out", permutations=500, components=32)
+    run_steps(
+        tmp_path / "steps",
+        f"{again}/x",
+        f"{again}/y",
+        f"{again}/out",
+        permutations=500,
+        components=32,
+        kernel_name="search",
+    )
     one = read_json(f"{again}/out/result.json")
     many = read_json(str(tmp_path / "out" / "result.json"))
     assert numbers(one) == numbers(many)

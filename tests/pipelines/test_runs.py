@@ -86,7 +86,12 @@ def test_working_files_go_when_a_later_task_fails(datasets, tmp_path, monkeypatc
     monkeypatch.setattr("tests.support.steps.mmd.test", break_down)
     with pytest.raises(PipelineFailed, match="the disk: broke"):
         run_drift(*datasets, str(out), SETTINGS)
-    assert [name.partition("/")[2] for name in seen[0]] == ["", "manifest.json", "part-00000.parquet"]
+    assert [name.partition("/")[2] for name in seen[0]] == [
+        "",
+        "manifest.json",
+        "part-00000.parquet",
+        "part-00001.parquet",
+    ]
     assert listing(out) == ["run.log"]
 
 
