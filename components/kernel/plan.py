@@ -50,7 +50,8 @@ class BlockGrid:
         if block < 1:
             raise UsageError(f"block: expected at least 1 row, got {block}")
         fitted = _MULTIPLE  # doubled, so that few sizes of a tile are ever compiled
-        while fitted < min(block, -(-max(n, m) // _BLOCKS_ACROSS)) or fitted * _MAX_BLOCKS < n + m:
+        across = max(n, m) // (2 * _BLOCKS_ACROSS if halves else _BLOCKS_ACROSS)
+        while fitted < min(block, across) or fitted * _MAX_BLOCKS < n + m:
             fitted *= 2
         return cls(n, m, fitted, halves)
 

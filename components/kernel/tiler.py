@@ -21,7 +21,10 @@ Precision = Literal["float32", "float64"]
 Sums = tuple[jax.Array, jax.Array, jax.Array]
 
 PIECE_ROWS: Final = 2048
-"""XLA stores a piece's kernel values: 16 MB of float32, which fits the last cache of most processors."""
+"""XLA stores a piece's distances and kernel values, 16 MB each of float32. Up to 32 MB it gets memory again that it
+had, beyond that new pages for every piece, which cost more than the piece's sums; so:"""
+PIECE_ROWS_OF_MANY: Final = 1024
+"""Rows of a piece for more than one kernel."""
 LEAST_PIECE_ROWS: Final = 128
 EXHAUSTED: Final = "RESOURCE_EXHAUSTED"
 
@@ -68,7 +71,8 @@ class Tiler:
         self._bin_rows = bin_rows
         fits = bin_rows in BIN_ROWS and block % BLOCK_MULTIPLE == 0 and precision == "float32"
         self._fused = fused if fits else None
-        self._piece = block if self._fused is not None else min(block, PIECE_ROWS)
+        largest = PIECE_ROWS if len(kernels) == 1 else PIECE_ROWS_OF_MANY
+        self._piece = block if self._fused is not None else min(block, largest)
 
     def sums(self, x: Block, y: Block, *, diagonal: bool) -> Sums:
         """Start on a tile; return sums of its rows (Q, block), its columns (Q, block), and its part of sᵀKs (Q, 1 + B).

@@ -33,7 +33,7 @@ def block(z: np.ndarray, rows: int, size: int, labels: np.ndarray) -> Block:
 @pytest.mark.parametrize(("rows_x", "rows_y"), [(512, 512), (300, 129), (1, 512)])
 @pytest.mark.parametrize("piece", [512, 128])
 def test_tiles_in_pieces_are_the_definition(monkeypatch, diagonal, rows_x, rows_y, piece):
-    monkeypatch.setattr(tiler, "PIECE_ROWS", piece)
+    monkeypatch.setattr(tiler, "PIECE_ROWS_OF_MANY", piece)
     rng = np.random.default_rng(rows_x + piece)
     labels = rng.integers(0, 2, size=(2, 128, 4)).astype(np.int8)
     z = rng.normal(size=(2, 512, 3))

@@ -1,0 +1,255 @@
+"""Online drift: a stream of vectors watched against a reference, with a known time between false alarms.
+
+The reference is kept as one vector, μ = mean of φ over its n rows, φ being random Fourier features
+(:mod:`driftline.components.kernel.features`). The stream is kept as the weighted mean w = Σ ωᵢ·φ(xᵢ) of its recent
+records, over one of two windows:
+
+- ``ewma``: ωᵢ falls geometrically with age, like that of Keriven, Garreau and Poli, "NEWMA: a new method for scalable
+  model-free online change-point detection", IEEE TSP 2020. The state is one vector.
+- ``sliding``: the last W records weigh the same, the others nothing. The state is W/stride vectors.
+
+The decay of ``ewma`` is (W − 1)/(W + 1), so that both windows come to the effective sample size 1/Σωᵢ² = W, and with it
+to the same noise. The score is the unbiased estimate of MMD² between the reference and where the window's records come
+from (Gretton et al. 2012, Lemma 6, with weights; φ has norm 1, so that a record paired with itself counts Σωᵢ² = q):
+
+    score = (‖w‖² − q)/(1 − q) − 2·w·μ + (n‖μ‖² − 1)/(n − 1)
+
+Its mean is 0 without drift, from the first records on. Its noise is proportional to q + 1/n; the threshold follows that
+while a window fills. What the threshold must be is found by
+:func:`driftline.components.mmd.calibration.calibrate`, once; a detector then runs on NumPy alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline.components.errors import DataError, UsageError
+from driftline.components.mmd.online_reference import Calibration, check_arrays, pack, unpack
+
+_STATE_FORMAT: Final = "driftline.online-state"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Readings:
+    """The scores that one batch completed, oldest first; none when it ended before the next stride.
+
+    Attributes:
+        positions: (k,) int64, records of the stream up to and with each score.
+        scores: (k,) float64, unbiased MMD², about 0 without drift and often below.
+        thresholds: (k,) float64; infinite in the first window after a start, in which nothing is decided.
+        sizes: (k,) float64, effective sample sizes 1/Σωᵢ².
+        alarms: (k,) bool, where an alarm was raised.
+    """
+
+    positions: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+    alarms: NDArray[np.bool_]
+
+
+class OnlineDetector:
+    """Watches one stream. One update costs O(k·d·F) for k records; memory is O(F) or, sliding, O(F·steps).
+
+    Scores depend on the records and their order alone, and not on how they are cut into batches: records wait until a
+    stride is full, and are mapped a stride at a time. Not safe for use by several threads at once.
+    """
+
+    def __init__(self, calibration: Calibration) -> None:
+        """Start on a stream of which nothing has been seen."""
+        settings = calibration.settings
+        self.calibration = calibration
+        self._settings = settings
+        self._digest = calibration.digest()
+        stride, width = settings.stride, 2 * calibration.features.count
+        # Newest last: the weights of a stride's records in its sum.
+        self._decays = (settings.decay ** np.arange(stride - 1, -1, -1)).astype(np.float32)
+        norms = np.linalg.norm(calibration.features.frequencies.astype(np.float64), axis=0)
+        self._longest = float(np.finfo(np.float32).max) / (10 * max(1.0, float(norms.max())))
+        n, mean = calibration.rows, calibration.mean
+        self._within_reference = (n * float(mean @ mean) - 1) / (n - 1)
+        self._phases = np.empty((stride, calibration.features.count), np.float32)
+        self._mapped = np.empty((stride, width), np.float32)
+        self._waiting = np.empty((stride, calibration.features.dimension), np.float32)
+        self._sums = np.zeros((1 if settings.kind == "ewma" else settings.steps, width), np.float64)
+        self._alarm_mean = np.zeros(width, np.float64)
+        self._position = 0
+        self._started = 0
+        self._alarmed = -1
+        self._latched = False
+
+    @property
+    def position(self) -> int:
+        """Records seen so far, those that wait for their stride included."""
+        return self._position
+
+    @property
+    def drifting(self) -> bool:
+        """Whether an alarm stands: raised, and the score not yet back under the threshold. Always False on restart."""
+        return self._latched
+
+    def update(self, vectors: NDArray[np.floating]) -> Readings:
+        """Take the next records of the stream.
+
+        Args:
+            vectors: (k, d) of any float dtype, in the order of the stream; k may be 0, which changes nothing.
+
+        Raises:
+            DataError: rows that are not of d finite numbers of a sane size. Nothing of the batch has been taken then.
+        """
+        rows = self._checked(vectors)
+        stride = self._settings.stride
+        readings: list[tuple[int, float, float, float, bool]] = []
+        taken = 0
+        while taken < len(rows):
+            held = self._position % stride
+            count = min(stride - held, len(rows) - taken)
+            self._waiting[held : held + count] = rows[taken : taken + count]
+            taken += count
+            self._position += count
+            if self._position % stride == 0:
+                self._add_stride()
+                readings.append(self._decide())
+        columns = list(zip(*readings, strict=True)) or [()] * 5
+        return Readings(
+            np.array(columns[0], np.int64),
+            np.array(columns[1], np.float64),
+            np.array(columns[2], np.float64),
+            np.array(columns[3], np.float64),
+            np.array(columns[4], np.bool_),
+        )
+
+    def witness(self, vectors: NDArray[np.floating], *, at_alarm: bool = False) -> NDArray[np.float64]:
+        """Return φ(x)·(μ − w) for each vector, (k,): how much more it looks like the reference than like the stream.
+
+        The records with the lowest values are those that moved most.
+
+        Args:
+            vectors: (k, d), such as the records of the last window.
+            at_alarm: compare with the window as it was at the latest alarm, and not as it is now; after a restart,
+                that is the one to use.
+
+        Raises:
+            UsageError: no stride has been completed since the start, or no alarm been raised.
+            DataError: vectors that :meth:`update` would not take.
+        """
+        rows = self._checked(vectors)
+        if at_alarm and self._alarmed < 0:
+            raise UsageError("witness: no alarm has been raised yet; compare with the window as it is now")
+        if not at_alarm and not self._records():
+            raise UsageError(
+                f"witness: the window is empty; give at least {self._settings.stride} records to update first"
+            )
+        window = self._alarm_mean if at_alarm else self._window_mean()
+        direction = self.calibration.mean - window
+        values = np.empty(len(rows), np.float64)
+        for start in range(0, len(rows), 256):
+            values[start : start + 256] = self.calibration.features.map(rows[start : start + 256]) @ direction
+        return values
+
+    def to_bytes(self) -> bytes:
+        """Return the state as an .npz file without pickle; :meth:`from_bytes` goes on with the same bits."""
+        header = {
+            "calibration": self._digest,
+            "position": self._position,
+            "started": self._started,
+            "alarmed": self._alarmed,
+            "latched": self._latched,
+        }
+        waiting = self._waiting[: self._position % self._settings.stride]
+        arrays = {"sums": self._sums, "waiting": waiting, "alarm_mean": self._alarm_mean}
+        return pack(_STATE_FORMAT, header, arrays)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, calibration: Calibration) -> Self:
+        """Return a detector that goes on where :meth:`to_bytes` was called.
+
+        Raises:
+            DataError: not such a state, or one of another calibration.
+        """
+        header, arrays = unpack(_STATE_FORMAT, data)
+        detector = cls(calibration)
+        if header.get("calibration") != detector._digest:
+            raise DataError(
+                f"{_STATE_FORMAT}: the state belongs to another calibration; give that one or start a new stream"
+            )
+        try:
+            detector._position, detector._started = int(header["position"]), int(header["started"])
+            detector._alarmed, detector._latched = int(header["alarmed"]), bool(header["latched"])
+            held = detector._position % calibration.settings.stride
+            width = detector._alarm_mean.shape
+            shapes = {"sums": detector._sums.shape, "waiting": (held, len(calibration.centre)), "alarm_mean": width}
+            check_arrays(arrays, shapes)
+            detector._sums[:] = arrays["sums"]
+            detector._waiting[:held] = arrays["waiting"]
+            detector._alarm_mean[:] = arrays["alarm_mean"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{_STATE_FORMAT}: not as written ({error}); start a new stream") from error
+        return detector
+
+    def _checked(self, vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return the rows after subtracting the centre, float32."""
+        d = len(self.calibration.centre)
+        if vectors.ndim != 2 or vectors.shape[1] != d:
+            raise DataError(
+                f"vectors: expected rows of {d} numbers, got an array of shape {vectors.shape}; "
+                "project the stream as the reference was"
+            )
+        centred = vectors - self.calibration.centre
+        norms = np.sqrt(np.einsum("ij,ij->i", centred, centred))
+        bad = np.flatnonzero(~(norms <= self._longest))
+        if bad.size:
+            raise DataError(
+                f"vectors: row {bad[0]} of the batch is not finite or longer than {self._longest:.0e}; "
+                "leave it out, or check the embeddings"
+            )
+        return centred.astype(np.float32)
+
+    def _records(self) -> int:
+        """Records in complete strides since the start."""
+        return self._position - self._position % self._settings.stride - self._started
+
+    def _add_stride(self) -> None:
+        """Add the mapped records of a full stride to the window."""
+        self.calibration.features.map_chunk(self._waiting, self._phases, self._mapped)
+        added = self._decays @ self._mapped
+        if self._settings.kind == "ewma":
+            self._sums[0] *= self._settings.decay**self._settings.stride
+            self._sums[0] += added
+        else:
+            place = (self._records() // self._settings.stride - 1) % self._settings.steps
+            self._sums[place] = added
+
+    def _window_mean(self) -> NDArray[np.float64]:
+        records, a = self._records(), self._settings.decay
+        if self._settings.kind == "ewma":
+            return self._sums[0] * ((1 - a) / (1 - a**records))
+        # Added up anew each time: a running sum would keep the rounding of all that ever passed through it.
+        return self._sums.sum(axis=0) / min(records, self._settings.window)
+
+    def _decide(self) -> tuple[int, float, float, float, bool]:
+        """Score the window, and alarm or not: position, score, threshold, effective size, alarm."""
+        records, settings = self._records(), self._settings
+        window = self._window_mean()
+        q = settings.squared_weights(records)
+        score = (float(window @ window) - q) / (1 - q) - 2 * float(window @ self.calibration.mean)
+        score += self._within_reference
+        threshold = self.calibration.threshold_at(q) if records >= settings.window else math.inf
+        above = score > threshold
+        alarm = above and not self._latched
+        if alarm:
+            self._alarm_mean[:] = window
+            self._alarmed = self._position
+            if settings.on_alarm == "restart":
+                self._sums[:] = 0
+                self._started = self._position
+            else:
+                self._latched = True
+        elif self._latched and not above and self._position - self._alarmed >= settings.window:
+            self._latched = False
+        return self._position, score, threshold, 1 / q, alarm
