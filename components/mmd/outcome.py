@@ -19,31 +19,11 @@ from driftline.components.kernel.sums import KernelSums
 from driftline.components.mmd.cross import CrossDecision, cross_test
 from driftline.components.mmd.effect import Interval, discrimination, interval
 from driftline.components.mmd.feature_error import approximation_error
+from driftline.components.mmd.result import KernelFinding
 from driftline.components.mmd.search import combine, own_p_values, shares
 from driftline.components.mmd.statistic import decide, feature_statistics, statistics, witness
 
 CONFIDENCE: Final = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class KernelOutcome:
-    """What one kernel saw.
-
-    Attributes:
-        name: name of its family.
-        gamma: its inverse squared length scale.
-        weight: how much it counts among the kernels; they sum to 1.
-        mmd2: unbiased estimate of MMD² under it.
-        p_value: its own, not corrected for there being several.
-        share: its part of the evidence; the kernels' sum to 1.
-    """
-
-    name: str
-    gamma: float
-    weight: float
-    mmd2: float
-    p_value: float
-    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +59,7 @@ class Outcome:
     level: float
     rejected: bool
     permuted: tuple[float, ...]
-    kernels: tuple[KernelOutcome, ...]
+    kernels: tuple[KernelFinding, ...]
     leading: int
     mmd2: float
     interval: Interval | None
@@ -212,10 +192,10 @@ def _second(
 
 def _kernels(
     spec: KernelSpec, mmd2: NDArray[np.float64], p: NDArray[np.float64], evidence: NDArray[np.float64]
-) -> tuple[KernelOutcome, ...]:
+) -> tuple[KernelFinding, ...]:
     columns = (spec.collection.weights, mmd2.tolist(), p.tolist(), evidence.tolist())
     return tuple(
-        KernelOutcome(kernel.name, kernel.gamma, *numbers)
+        KernelFinding(kernel.name, kernel.gamma, *numbers)
         for kernel, *numbers in zip(spec.collection.kernels, *columns, strict=True)
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from driftline.components.kernel.tasks import KernelPlan, read_task_sums
 from driftline.components.mmd.outcome import Found, Outcome, cross_outcome, exact_outcome, features_outcome
 from driftline.components.mmd.report.data import HistoryPoint, ReportData
 from driftline.components.mmd.report.render import render_report
-from driftline.components.mmd.result import DriftResult, KernelFinding, MovedText, StepTiming
+from driftline.components.mmd.result import DriftResult, MovedText, StepTiming
 from driftline.components.projection.projected import ProjectedSample, Projection
 from driftline.components.sampling.pooled import PooledSample
 from driftline.components.steps import running
@@ -217,7 +217,7 @@ def _result(
         level=outcome.level,
         permutations=len(outcome.permuted),
         seed=known.spec.seed,
-        kernels=tuple(KernelFinding(**asdict(kernel)) for kernel in outcome.kernels),
+        kernels=outcome.kernels,
         leading=outcome.leading,
         mmd2=outcome.mmd2,
         mmd2_interval=None if outcome.interval is None else (outcome.interval.low, outcome.interval.high),

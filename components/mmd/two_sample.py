@@ -25,7 +25,8 @@ from driftline.components.kernel.method import (
 from driftline.components.kernel.spec import KernelSpec, check_choice, settle
 from driftline.components.kernel.sums import combine
 from driftline.components.mmd.effect import Interval
-from driftline.components.mmd.outcome import Found, KernelOutcome, cross_outcome, exact_outcome, features_outcome
+from driftline.components.mmd.outcome import Found, cross_outcome, exact_outcome, features_outcome
+from driftline.components.mmd.result import KernelFinding
 from driftline.components.random_bits import check_seed, mixed_order
 
 
@@ -70,7 +71,7 @@ class TestResult:
     method: Method
     why: str
     combination: str
-    kernels: tuple[KernelOutcome, ...]
+    kernels: tuple[KernelFinding, ...]
     leading: int
     mmd2: float
     interval: Interval | None
