@@ -97,7 +97,7 @@ def embed(
     "--out",
     required=True,
     metavar="DIR",
-    help="Folder for report.html, result.json, run.log and the history.",
+    help="Folder for report.html, result.json, witness.parquet, run.log and the history.",
 )
 @click.option(
     "--level",

@@ -43,7 +43,7 @@ def drift_pipeline(profile: Profile) -> Callable[..., Any]:
         Args:
             reference: Embeddings dataset that the stream used to look like, a gs:// or local folder.
             current: Embeddings dataset to compare with it.
-            out: Folder for report.html, result.json and, while it runs, working files.
+            out: Folder for report.html, result.json, witness.parquet and, while it runs, working files.
             level: Accepted rate of false alarms, between 0 and 1.
             permutations: Random relabellings behind the p-value.
             kernel_name: Name of a kernel, or search for kernels of several shapes and widths in one test.
@@ -96,7 +96,8 @@ def drift_pipeline(profile: Profile) -> Callable[..., Any]:
         profile.place(
             mmd.report(
                 pooled_sample=pooled, projection=fitted.outputs["projection"], projected_sample=seen,
-                kernel_plan=plan, outcome=tested.outputs["outcome"], text_column=text_column, history=history,
+                kernel_plan=plan, outcome=tested.outputs["outcome"], witness=tested.outputs["witness"],
+                text_column=text_column, history=history,
                 out=out,
             ),
             "kernels", cpu="1", memory="2Gi",

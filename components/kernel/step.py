@@ -72,7 +72,7 @@ def plan(
             permutations=permutations,
             seed=seed,
         )
-        planned = KernelPlan(sample.uri, spec, spec.useful_tasks(tasks), 0, 0.0)
+        planned = KernelPlan(sample.uri, sample.order_seed, spec, spec.useful_tasks(tasks), 0, 0.0)
         read = max(_rows_read(planned, task) for task in range(planned.tasks))
         clock.log("progress", method=spec.choice.method, why=spec.choice.why, tasks_made=planned.tasks, rows_read=read)
         write_value(out, replace(planned, rows_read=read, seconds=clock.seconds))

@@ -19,6 +19,7 @@ class KernelPlan:
 
     Attributes:
         uri: the projected sample, an embeddings dataset with the reference's rows first.
+        order_seed: seed of the order in which its rows lie.
         spec: the pass over it.
         tasks: number of tasks.
         rows_read: the most rows that one of them reads.
@@ -26,6 +27,7 @@ class KernelPlan:
     """
 
     uri: str
+    order_seed: int
     spec: KernelSpec
     tasks: int
     rows_read: int

@@ -12,6 +12,7 @@ def mmd_test(
     combination: str,
     level: float,
     outcome: dsl.Output[dsl.Artifact],
+    witness: dsl.Output[dsl.Artifact],
 ):
     """Add up the kernel sums and decide whether the two samples differ.
 
@@ -21,12 +22,13 @@ def mmd_test(
         combination: How the kernels of a search are combined.
         level: Accepted rate of false alarms, in (0, 1).
         outcome: Statistic, p-value, permutation distribution and the rows that moved most, as JSON.
+        witness: Every row's witness, a NumPy array.
     """
     from driftline.components.mmd import step
 
     step.test(
         plan=kernel_plan.path, parts=[part.path for part in partial_sums], combination=combination, level=level,
-        out=outcome.path,
+        out=outcome.path, witness_out=witness.path,
     )  # fmt: skip
 
 
@@ -37,6 +39,7 @@ def report(
     projected_sample: dsl.Input[dsl.Artifact],
     kernel_plan: dsl.Input[dsl.Artifact],
     outcome: dsl.Input[dsl.Artifact],
+    witness: dsl.Input[dsl.Artifact],
     text_column: str,
     history: str,
     out: str,
@@ -52,9 +55,10 @@ def report(
         projected_sample: Where the projected vectors lie; emptied at the end.
         kernel_plan: What every kernel task knew.
         outcome: What the test decided.
+        witness: How much each text looks like the reference, or like the current window.
         text_column: Carried column of the datasets that holds the texts to show.
         history: Folder of the history dataset; empty for the folder history below out.
-        out: Folder for report.html and result.json, gs:// or shared.
+        out: Folder for report.html, result.json and witness.parquet, gs:// or shared.
         result: The drift result, as JSON.
         html: The report, one self-contained page.
         metrics: The result's numbers.
@@ -63,7 +67,8 @@ def report(
 
     numbers = step.report(
         sample=pooled_sample.path, projection=projection.path, projected=projected_sample.path,
-        plan=kernel_plan.path, outcome=outcome.path, text_column=text_column, history=history, out=out,
+        plan=kernel_plan.path, outcome=outcome.path, witness=witness.path,
+        text_column=text_column, history=history, out=out,
         result_out=result.path, report_out=html.path,
     )  # fmt: skip
     for name, value in numbers.items():

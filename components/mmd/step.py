@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from driftline.components.kernel.feature_sums import FeatureSums, combine_features, feature_rows
@@ -19,11 +21,13 @@ from driftline.components.mmd.report.data import HistoryPoint, ReportData
 from driftline.components.mmd.report.render import render_report
 from driftline.components.mmd.result import DriftResult, MovedText, StepTiming
 from driftline.components.projection.projected import ProjectedSample, Projection
+from driftline.components.random_bits import mixed_order
 from driftline.components.sampling.pooled import PooledSample
 from driftline.components.steps import running
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.history import append_history, read_history
 from driftline.components.storage.store import (
+    create,
     join,
     open_read,
     remove_tree,
@@ -57,7 +61,7 @@ class Judged:
     seconds: float
 
 
-def test(*, plan: str, parts: Sequence[str], combination: str, level: float, out: str) -> None:
+def test(*, plan: str, parts: Sequence[str], combination: str, level: float, out: str, witness_out: str) -> None:
     """Add up the kernel tasks' sums and decide at a level.
 
     Args:
@@ -66,6 +70,7 @@ def test(*, plan: str, parts: Sequence[str], combination: str, level: float, out
         combination: how the statistics of several kernels are combined.
         level: accepted rate of false alarms, in (0, 1).
         out: path of the artifact to write.
+        witness_out: path of the artifact with every row's witness, (N,) float32 in the order of the pooled sample.
     """
     with running("test") as clock:
         known = read_value(plan, KernelPlan)
@@ -78,19 +83,23 @@ def test(*, plan: str, parts: Sequence[str], combination: str, level: float, out
                 seconds.append(task.seconds)
                 yield task.sums
 
-        outcome, scores = _found(known, read(), level, combination)
-        stored = extremes(scores, MOVED_TEXTS)
-        # The projected sample lies in mixed order; what its rows are called are their numbers in the pooled sample.
-        ids = EmbeddingsDataset.open(known.uri).take(stored, ["id"])["id"].to_pylist()
+        outcome, mixed = _found(known, read(), level, combination)
+        n, rows = known.spec.n, known.spec.grid.rows
+        scores = np.empty(rows)
+        scores[mixed_order(known.order_seed, 0, n)] = mixed[:n]
+        scores[mixed_order(known.order_seed, n, rows)] = mixed[n:]
+        moved = extremes(scores, MOVED_TEXTS)
         tested = Judged(
             outcome=outcome,
-            moved_rows=tuple(int(identifier) for identifier in ids),
-            moved_witness=tuple(scores[stored].tolist()),
+            moved_rows=tuple(moved.tolist()),
+            moved_witness=tuple(scores[moved].tolist()),
             kernel_tasks=len(seconds),
             kernel_seconds=sum(seconds),
             seconds=clock.seconds,
         )
         write_value(out, tested)
+        with create(witness_out) as file:
+            np.save(file, scores.astype(np.float32), allow_pickle=False)
 
 
 test.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  # a step, not a test case
@@ -128,6 +137,7 @@ def report(
     projected: str,
     plan: str,
     outcome: str,
+    witness: str,
     text_column: str,
     history: str,
     out: str,
@@ -142,9 +152,10 @@ def report(
         projected: path of the projected sample's JSON.
         plan: path of the kernel plan's JSON.
         outcome: path of the test's outcome.
+        witness: path of every row's witness.
         text_column: carried column that holds the texts to show.
         history: folder of the history dataset, or empty for ``history`` below ``out``.
-        out: folder or gs:// prefix for ``report.html`` and ``result.json``.
+        out: folder or gs:// prefix for ``report.html``, ``result.json`` and ``witness.parquet``.
         result_out: path of the result artifact.
         report_out: path of the report artifact.
     """
@@ -172,6 +183,7 @@ def report(
             write_bytes(path, page)
         for path in (result_out, join(out, "result.json")):
             write_json(path, result.to_json())
+        _write_witness(join(out, "witness.parquet"), pooled, witness)
         remove_tree(seen.uri)  # last: until here a retry finds everything it needs
         clock.log("progress", drift=result.drift, p_value=result.p_value, statistic=result.statistic)
     low, high = result.mmd2_interval or (result.mmd2, result.mmd2)
@@ -189,6 +201,20 @@ def report(
         "mmd2_low": low,
         "mmd2_high": high,
     }
+
+
+def _write_witness(uri: str, pooled: PooledSample, witness: str) -> None:
+    """Write each text's id, sample and witness, in the order of the pooled sample. Memory: 4 bytes a row."""
+    with open_read(witness) as file:
+        scores = np.load(file, allow_pickle=False)
+    schema = pa.schema({"id": pa.string(), "sample": pa.string(), "witness": pa.float32()})
+    first = 0
+    with create(uri) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for ids in pooled.ids():
+            sample = "reference" if first < pooled.n else "current"
+            columns = [pa.array(ids, pa.string()), pa.repeat(sample, len(ids)), scores[first : first + len(ids)]]
+            writer.write_batch(pa.record_batch(columns, schema=schema), row_group_size=1 << 17)
+            first += len(ids)
 
 
 def _result(

@@ -58,6 +58,7 @@ class ProjectedSample:
     Attributes:
         uri: an embeddings dataset of float32 vectors, the reference's rows first, those of each sample in mixed order
             (:func:`driftline.components.random_bits.mixed_order`); a row's id is its number in the pooled sample.
+        order_seed: seed of the mixed order.
         n: rows of the reference.
         rows: rows of the pooled sample, N.
         largest_norm: largest Euclidean norm of a projected vector.
@@ -70,6 +71,7 @@ class ProjectedSample:
     """
 
     uri: str
+    order_seed: int
     n: int
     rows: int
     largest_norm: float

@@ -67,6 +67,7 @@ def project(*, sample: str, projection: str, workspace: str, out: str) -> None:
         )
         projected = ProjectedSample(
             uri=uri,
+            order_seed=pooled.seed,
             n=pooled.n,
             rows=pooled.rows,
             largest_norm=writer.largest_norm,

@@ -64,6 +64,12 @@ class PooledSample:
             for batch in _open(side).batches(rows=chosen, batch_rows=BATCH_ROWS):
                 yield batch.ids, batch.embeddings
 
+    def ids(self) -> Iterator[Sequence[str]]:
+        """Yield the ids in pooled order. No batch spans both sides."""
+        for side, chosen in self.sides():
+            for batch in _open(side).batches(columns=("id",), rows=chosen, batch_rows=16 * BATCH_ROWS):
+                yield batch.ids
+
     def describe(self, rows: Sequence[int], text_column: str = "text") -> list[tuple[str, str | None]]:
         """Return (id, text) of a few pooled rows, in the order asked; text is None where the dataset has none."""
         found: dict[int, tuple[str, str | None]] = {}

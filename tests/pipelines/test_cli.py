@@ -102,7 +102,7 @@ def test_no_drift_is_status_0_with_the_librarys_numbers_and_plain_lines(data, tm
     assert "\x1b" not in done.stdout + done.stderr
     assert list(dict.fromkeys(re.findall(r"^drift: (\w+)", done.stderr, re.MULTILINE))) == OWN_STEPS
     names = {name.partition("/")[0] for name in listing(tmp_path / "out")}
-    assert names == {"report.html", "result.json", "run.log", "history"}
+    assert names == {"report.html", "result.json", "witness.parquet", "run.log", "history"}
     assert '"driftline": "done"' in (tmp_path / "out" / "run.log").read_text()
 
     # The same run, step by step in this process, as one task, from other shards: the same bits.
@@ -240,7 +240,9 @@ def test_drift_from_and_to_a_bucket(tmp_path, gcs_bucket):
     assert done.left == []
     result = DriftResult.from_json(json.loads(done.stdout))
     assert (result.reference.rows, result.reference.sampled, result.components) == (200, 150, 0)
-    assert [info.uri.removeprefix(out) for info in list_files(out)] == ["/report.html", "/result.json", "/run.log"]
+    assert [info.uri.removeprefix(out) for info in list_files(out)] == [
+        *("/report.html", "/result.json", "/run.log", "/witness.parquet")
+    ]
     assert b'"driftline": "done"' in read_bytes(join(out, "run.log"))
     [record] = list_files(history)
     assert read_json(record.uri)["statistic"] == result.statistic

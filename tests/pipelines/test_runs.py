@@ -61,7 +61,9 @@ def test_result_is_that_of_the_output_folder(datasets, tmp_path):
     result = run_drift(*datasets, str(out), SETTINGS)
     assert result.drift
     assert result == DriftResult.from_json(read_json(str(out / "result.json")))
-    assert sorted(path.name for path in out.iterdir()) == ["history", "report.html", "result.json", "run.log"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("history", "report.html", "result.json", "run.log", "witness.parquet")
+    ]
 
 
 def test_what_else_lies_in_the_output_folder_stays(datasets, tmp_path):

@@ -58,7 +58,14 @@ def run_steps(folder: Path, reference: str, current: str, out: str, **changes: A
     parts = [str(folder / f"part-{item['task']}.npz") for item in items]
     for item, part in zip(items, parts, strict=True):
         kernel.sums(plan=plan, share={"task": float(item["task"])}, out=part)  # KFP hands numbers on as floats
-    mmd.test(plan=plan, parts=parts, combination=set_to["combination"], level=set_to["level"], out=outcome)
+    mmd.test(
+        plan=plan,
+        parts=parts,
+        combination=set_to["combination"],
+        level=set_to["level"],
+        out=outcome,
+        witness_out=str(folder / "witness.npy"),
+    )
     return report(folder, out, text_column=set_to["text_column"], history=set_to["history"])
 
 
@@ -70,6 +77,7 @@ def report(folder: Path, out: str, text_column: str = "text", history: str = "")
         projected=str(folder / "projected.json"),
         plan=str(folder / "plan.json"),
         outcome=str(folder / "outcome.json"),
+        witness=str(folder / "witness.npy"),
         text_column=text_column,
         history=history,
         out=out,

@@ -37,7 +37,7 @@ def write_projected(folder: Path, z: np.ndarray, n: int, rows_per_shard: int = 1
     )
     norm = float(np.sqrt((z.astype(np.float64) ** 2).sum(axis=1).max()))
     sample = ProjectedSample(
-        str(folder / "z"), n, len(z), norm, z.shape[1], (0.5,), (0.5, 0.2), ((0.0, 0.0),), ((0.0, 0.0),), 0.0
+        str(folder / "z"), 0, n, len(z), norm, z.shape[1], (0.5,), (0.5, 0.2), ((0.0, 0.0),), ((0.0, 0.0),), 0.0
     )
     write_value(str(folder / "projected.json"), sample)
     return str(folder / "projected.json")

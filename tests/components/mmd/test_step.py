@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -169,7 +170,7 @@ def test_another_text_column_and_another_history(finished, tmp_path):
     result = DriftResult.from_json(read_json(str(tmp_path / "out" / "result.json")))
     assert {moved.text for moved in result.moved} == {None}
     assert len(listing(tmp_path / "past")) == 1
-    assert listing(tmp_path / "out") == ["report.html", "result.json"]
+    assert listing(tmp_path / "out") == ["report.html", "result.json", "witness.parquet"]
 
 
 def test_working_files_go_last(finished, tmp_path, monkeypatch, vectors):
@@ -185,7 +186,20 @@ def test_working_files_go_last(finished, tmp_path, monkeypatch, vectors):
     assert [name for name in listing(tmp_path / "out") if (tmp_path / "out" / name).is_file()] == [
         "report.html",
         "result.json",
+        "witness.parquet",
     ]
+
+
+def test_every_text_has_its_witness(finished, vectors):
+    table = pq.read_table(finished / "out" / "witness.parquet").to_pydict()
+    spec = read_value(str(finished / "a" / "plan.json"), KernelPlan).spec
+    gram = oracle.gram(np.concatenate(vectors), spec.collection.kernels[0])
+    assert table["id"] == [f"x-{k}" for k in range(N)] + [f"y-{k}" for k in range(M)]
+    assert table["sample"] == ["reference"] * N + ["current"] * M
+    np.testing.assert_allclose(table["witness"], oracle.witness(gram, N), atol=1e-6)
+    result = DriftResult.from_json(read_json(str(finished / "out" / "result.json")))
+    lowest = np.argsort(table["witness"])[:MOVED_TEXTS]
+    assert {table["id"][row] for row in lowest} == {moved.id for moved in result.moved[:MOVED_TEXTS]}
 
 
 def test_a_missing_or_doubled_part_is_refused(finished, tmp_path):
@@ -196,7 +210,7 @@ def test_a_missing_or_doubled_part_is_refused(finished, tmp_path):
         ):
             step.test(
                 plan=str(finished / "a" / "plan.json"), parts=wrong, combination="fuse", level=0.05,
-                out=str(tmp_path / "o.json"),
+                out=str(tmp_path / "o.json"), witness_out=str(tmp_path / "w.npy"),
             )  # fmt: skip
     assert listing(tmp_path) == []
 
