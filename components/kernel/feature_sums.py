@@ -2,24 +2,22 @@
 
 With φ the features of a kernel, k(x, y) ≈ φ(x)·φ(y), and S a panel of labellings of bins, all that MMD² and its
 permutation distribution need of the data are the labelled sums Σᵢ sᵢφ(xᵢ): (1 + B) × 2F numbers a kernel, however many
-rows there are. They are gathered block by block, in the precision of their sums the same bits for any split.
+rows there are. They are gathered block by block, rounded so that they are the same bits for any split. On NumPy: its
+cosines are several times as fast as XLA's on a CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError
 from driftline.components.kernel.engine import Blocks
-from driftline.components.kernel.features import RandomFeatures
+from driftline.components.kernel.features import CHUNK_ROWS, RandomFeatures
 from driftline.components.kernel.labellings import LabelPanels
 from driftline.components.kernel.plan import BlockGrid
 from driftline.components.kernel.sums import quantum, round_to
@@ -72,38 +70,39 @@ def sum_features(
         progress: called after each block with (the sums so far, blocks in all).
     """
     step = quantum(float(grid.rows))  # no feature is longer than 1, so that no sum is longer than N
-    with jax.enable_x64(True):
-        frequencies = jnp.asarray(np.stack([each.frequencies for each in features]))
-        width = 2 * frequencies.shape[2]
-        if sums is None:
-            shape = len(features), 1 + panels.permutations, width
-            sums = FeatureSums(np.zeros(shape), np.zeros((len(features), width)), 0)
-        for index in share[sums.blocks :]:
-            z = np.asarray(blocks(index), np.float32)
-            padded = np.zeros((grid.block, z.shape[1]), np.float32)
-            padded[: len(z)] = z
-            panel = panels.panel(index)
-            for place in range(len(features)):  # one kernel at a time: a block's features are the largest thing held
-                part, whole = _block_sums(padded, frequencies[place], panel, len(z), bin_rows=panels.bins.rows)
-                sums.labelled[place] += round_to(np.asarray(part), step)
-                sums.total[place] += round_to(np.asarray(whole), step)
-            sums = replace(sums, blocks=sums.blocks + 1)
-            if progress is not None:
-                progress(sums, len(share))
+    width = 2 * features[0].count
+    if sums is None:
+        shape = len(features), 1 + panels.permutations, width
+        sums = FeatureSums(np.zeros(shape), np.zeros((len(features), width)), 0)
+    for index in share[sums.blocks :]:
+        z = np.zeros((grid.block, features[0].dimension), np.float32)
+        held = blocks(index)
+        z[: len(held)] = held
+        panel = np.asarray(panels.panel(index)).T.astype(np.float32)
+        for place, each in enumerate(features):
+            bins = _bin_sums(z, len(held), each, panels.bins.rows)
+            sums.labelled[place] += round_to((panel @ bins).astype(np.float64), step)
+            sums.total[place] += round_to(bins.sum(axis=0, dtype=np.float64), step)
+        sums = replace(sums, blocks=sums.blocks + 1)
+        if progress is not None:
+            progress(sums, len(share))
+    if not (np.isfinite(sums.labelled).all() and np.isfinite(sums.total).all()):
+        raise DataError("vectors: values too large for random features of this kernel; rescale the embeddings")
     return sums
 
 
-@partial(jax.jit, static_argnames=("bin_rows",))
-def _block_sums(
-    z: jax.Array, frequencies: jax.Array, panel: jax.Array, valid: jax.Array, *, bin_rows: int
-) -> tuple[jax.Array, jax.Array]:
-    """Return a block's labelled sums (1 + B, 2F) and its sum (2F,), both float64."""
-    angle = jnp.matmul(z, frequencies, precision=jax.lax.Precision.HIGHEST)
-    scale = jnp.where(jnp.arange(len(z)) < valid, 1 / jnp.sqrt(jnp.float32(frequencies.shape[1])), 0.0)
-    mapped = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1) * scale[:, None].astype(angle.dtype)
-    bins = mapped.reshape(len(z) // bin_rows, bin_rows, -1).sum(axis=1)
-    labelled = jnp.matmul(panel.astype(bins.dtype).T, bins, precision=jax.lax.Precision.HIGHEST)
-    return labelled.astype(jnp.float64), jnp.sum(bins.astype(jnp.float64), axis=0)
+def _bin_sums(z: NDArray[np.float32], valid: int, features: RandomFeatures, bin_rows: int) -> NDArray[np.float32]:
+    """Return the sums of the features over the bins of a block, (rows / bin_rows, 2F); rows from ``valid`` are none."""
+    bins = np.empty((len(z) // bin_rows, 2 * features.count), np.float32)
+    phases = np.empty((CHUNK_ROWS, features.count), np.float32)
+    mapped = np.empty((CHUNK_ROWS, 2 * features.count), np.float32)
+    for start in range(0, len(z), CHUNK_ROWS):
+        chunk = z[start : start + CHUNK_ROWS]
+        features.map_chunk(chunk, phases[: len(chunk)], mapped[: len(chunk)])
+        mapped[max(valid - start, 0) : len(chunk)] = 0
+        sums = mapped[: len(chunk)].reshape(len(chunk) // bin_rows, bin_rows, -1).sum(axis=1)
+        bins[start // bin_rows : start // bin_rows + len(sums)] = sums
+    return bins
 
 
 def combine_features(grid: BlockGrid, parts: Iterable[FeatureSums]) -> FeatureSums:
@@ -144,6 +143,9 @@ def feature_rows(
     rows = np.empty((grid.rows, 2))
     for index in range(grid.blocks):
         start, stop = grid.span(index)
-        rows[start:stop] = features.map(blocks(index)) @ both
+        z = blocks(index)
+        for first in range(0, len(z), CHUNK_ROWS):  # new pages for a whole block's features would cost more than they
+            mapped = features.map(z[first : first + CHUNK_ROWS])
+            rows[start + first : start + first + len(mapped)] = mapped @ both
         rows[start:stop, 0 if grid.in_reference(index) else 1] -= 1.0  # k(x, x)
     return rows

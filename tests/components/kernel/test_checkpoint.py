@@ -77,7 +77,7 @@ def test_a_finished_task_is_not_done_again(tmp_path, monkeypatch, method):
         raise AssertionError("computed again")
 
     monkeypatch.setattr("driftline.components.kernel.tiler.Tiler.sums", fail)
-    monkeypatch.setattr("driftline.components.kernel.feature_sums._block_sums", fail)
+    monkeypatch.setattr("driftline.components.kernel.feature_sums._bin_sums", fail)
     assert summed(spec, tmp_path / "b.npz") == whole
 
 
