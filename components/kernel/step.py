@@ -73,7 +73,7 @@ def plan(
             seed=seed,
         )
         planned = KernelPlan(sample.uri, sample.order_seed, spec, spec.useful_tasks(tasks), 0, 0.0)
-        read = max(_rows_read(planned, task) for task in range(planned.tasks))
+        read = _rows_read(planned)
         clock.log("progress", method=spec.choice.method, why=spec.choice.why, tasks_made=planned.tasks, rows_read=read)
         write_value(out, replace(planned, rows_read=read, seconds=clock.seconds))
         return [{"task": task} for task in range(planned.tasks)]
@@ -149,13 +149,13 @@ def _features(known: KernelPlan, task: int, checkpoint: Checkpoint, clock: StepC
     )
 
 
-def _rows_read(known: KernelPlan, task: int) -> int:
-    grid = known.spec.grid
-    if known.spec.choice.method == "features":
-        touched: Sequence[int] = block_share(grid, task, known.tasks)
-    else:
-        touched = np.unique(grid.share(task, known.tasks)).tolist()
-    return sum(stop - start for start, stop in map(grid.span, touched))
+def _rows_read(known: KernelPlan) -> int:
+    """Return the most rows that a task reads."""
+    grid, tasks = known.spec.grid, known.tasks
+    if known.spec.choice.method != "features":
+        return int(grid.rows_read(tasks).max())
+    shares = (block_share(grid, task, tasks) for task in range(tasks))
+    return max(sum(stop - start for start, stop in map(grid.span, share)) for share in shares)
 
 
 def read_blocks(uri: str, spec: KernelSpec, tiles: NDArray[np.int32]) -> Callable[[int], NDArray[np.float32]]:

@@ -15,7 +15,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-ERROR_CONFIDENCE: Final = 0.99
 _FEWEST_GROUPS: Final = 8
 
 
