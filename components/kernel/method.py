@@ -23,8 +23,8 @@ DEFAULT_COMBINATION: Final = "studentised"
 _TRADES: Final = {
     "exact": "every pair of texts is compared, and the p-value is a permutation test's, exact at any size",
     "cross": (
-        "the kernel is learnt on one half of each sample and judged on the other, without permutations: half of the "
-        "pairs, and somewhat less power"
+        "the witness is learnt on one half of each sample and judged on the other: half of the pairs, no relabelling "
+        "of the kernel matrix, and somewhat less power"
     ),
     "features": (
         "the kernel is approximated by random Fourier features: time and memory grow with the rows, not with their "
