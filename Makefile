@@ -69,6 +69,9 @@ bench: $(VENV)/.installed ## Measure speed and memory, printed as tables and wri
 	$(BIN)/python tests/bench/kernel.py
 	$(BIN)/python tests/bench/level_power.py
 	$(BIN)/python tests/bench/online.py
+	$(BIN)/python tests/bench/encoder.py
+	$(BIN)/python tests/bench/encoder_memory.py
+	$(BIN)/python tests/bench/reading.py
 
 peers: ## Make the environment of the benchmarks' peers
 	$(PYTHON) tests/bench/peers/install.py

@@ -24,10 +24,23 @@ def backfill_pipeline(profile: Profile) -> Callable[..., Any]:
         out: str,
         id_column: str = "id",
         text_column: str = "text",
+        time_column: str = "time",
+        since: str = "",
+        until: str = "",
+        where: list = [],  # noqa: B006 - KFP compiles the default into the pipeline
+        strict: bool = False,
+        incremental: bool = False,
         prompt: str = "",
+        precision: str = "auto",
+        dimension: int = 0,
+        max_tokens: int = 0,
+        segments: str = "",
+        overlap: int = 0,
         dtype: str = "float32",
         rows_per_shard: int = 0,
         tasks: int = 8,
+        encoder_profile: str = "",
+        hourly_price: float = 0.0,
     ):
         """Embed texts with a sentence-transformers model.
 
@@ -37,28 +50,46 @@ def backfill_pipeline(profile: Profile) -> Callable[..., Any]:
             out: Embeddings dataset to write, a gs:// or local folder.
             id_column: Column that holds the texts' ids.
             text_column: Column that holds the texts.
+            time_column: Column that since and until look at.
+            since: Take texts from this time on, a date or ISO 8601; empty for all.
+            until: Take texts before this time; empty for all.
+            where: Conditions that must all hold, such as "rating >= 7".
+            strict: Refuse texts that are null, blank or damaged instead of counting them.
+            incremental: Add to the dataset that is there: embed new and changed texts, delete those whose text is null.
             prompt: Name of one of the model's prompts; empty for its default.
-            dtype: Number type of the vectors, float32 or float16.
-            rows_per_shard: Texts in a shard; 0 for 50,000.
+            precision: Number type of the model: float32, bfloat16, float16, or auto (float32 on a CPU, else float16).
+            dimension: Leading numbers of a Matryoshka model's vectors to keep; 0 for all.
+            max_tokens: Tokens of a text to look at; 0 for the model's maximum.
+            segments: Embed longer texts by overlapping windows, pooled by mean or max; empty to cut them.
+            overlap: Tokens that neighbouring windows share; 0 for an eighth.
+            dtype: Number type of the stored vectors, float32 or float16.
+            rows_per_shard: Texts in a shard at most; 0 for 50,000.
             tasks: Tasks to share the shards among, 200 at most.
+            encoder_profile: What `driftline bench encode` measured on such machines, a gs:// file; empty for none.
+            hourly_price: Of one task's machine, in any currency, to tell what a million texts cost; 0 to leave it out.
         """
+        cache = profile.model_cache
         planned = profile.place(
             embedding.plan_backfill(
-                texts=texts, model=model, out=out, id_column=id_column, text_column=text_column, prompt=prompt,
-                dtype=dtype, rows_per_shard=rows_per_shard, tasks=tasks,
+                texts=texts, model=model, out=out, id_column=id_column, text_column=text_column,
+                time_column=time_column, since=since, until=until, where=where, strict=strict, incremental=incremental,
+                prompt=prompt, precision=precision, dimension=dimension, max_tokens=max_tokens, segments=segments,
+                overlap=overlap, dtype=dtype, rows_per_shard=rows_per_shard, tasks=tasks, model_cache=cache,
             ),
-            "embed", cpu="2", memory="4Gi",
+            "embed", cpu="2", memory="4Gi", models=True,
         )  # fmt: skip
         plan = planned.outputs["backfill_plan"]
         with dsl.ParallelFor(planned.outputs["Output"], parallelism=MAX_PARALLELISM, name="shards") as share:
             embedded = profile.place(
-                embedding.embed(share=share, backfill_plan=plan), "embed", cpu="4", memory="8Gi", gpu="embed"
-            )
+                embedding.embed(share=share, profile=encoder_profile, model_cache=cache, backfill_plan=plan),
+                "embed", cpu="4", memory="8Gi", gpu="embed", models=True,
+            )  # fmt: skip
         profile.place(
             embedding.finish_backfill(
-                backfill_plan=plan, task_reports=dsl.Collected(embedded.outputs["task_report"])
+                hourly_price=hourly_price, model_cache=cache, backfill_plan=plan,
+                task_reports=dsl.Collected(embedded.outputs["task_report"]),
             ),
-            "embed", cpu="1", memory="2Gi",
+            "embed", cpu="2", memory="4Gi", models=True,
         )  # fmt: skip
 
     return backfill

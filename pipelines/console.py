@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -130,3 +130,15 @@ def following(display: Display) -> Generator[None]:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(level)
         LOGGER.propagate = propagate
+
+
+@contextmanager
+def counting(title: str) -> Generator[Callable[[int, int], None]]:
+    """Yield a function that is told how much is done, of how much, and shows it as a bar in a terminal."""
+    if not STDERR.is_terminal:
+        yield lambda done, of: None
+        return
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=STDERR, transient=True) as bar:
+        row = bar.add_task(title, total=None)
+        yield lambda done, of: bar.update(row, completed=done, total=of)

@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.kernel.method import AUTO, DEFAULT_COMBINATION, SEARCH
 from driftline.components.mmd.result import DriftResult
 from driftline.components.projection.step import WORK
 from driftline.components.storage.location import is_gcs, normalised, split_gcs
 from driftline.components.storage.store import join, read_json, remove_tree, write_bytes
-from driftline.components.storage.texts import TextColumns
+from driftline.components.storage.texts import TextColumns, TextSelection
 from driftline.pipelines.console import Display, following
 from driftline.pipelines.local import run_pipeline
 
@@ -78,12 +79,18 @@ def _remove_working_files(out: str, workspaces: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class EmbedSettings:
-    """The backfill's settings."""
+    """The backfill's settings; what they mean stands at :func:`driftline.components.embedding.step.plan`."""
 
     columns: TextColumns = field(default_factory=TextColumns)
-    prompt: str = ""
+    selection: TextSelection = field(default_factory=TextSelection)
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
     dtype: str = "float32"
     rows_per_shard: int = 0
+    strict: bool = False
+    incremental: bool = False
+    hourly_price: float = 0.0
+    profile: str = ""
+    model_cache: str = ""
 
 
 def run_embed(
@@ -102,14 +109,30 @@ def run_embed(
             model=model,
             out=out,
             columns=settings.columns,
-            prompt=settings.prompt,
+            selection=settings.selection,
+            encoder=settings.encoder,
             dtype=settings.dtype,
             rows_per_shard=settings.rows_per_shard,
+            strict=settings.strict,
+            incremental=settings.incremental,
             tasks=1,
+            model_cache=settings.model_cache,
             plan_out=plan,
         )
-        step.embed(planned=plan, share={"task": 0}, out=report)
-        return step.finish(planned=plan, parts=[report], dataset_out=dataset)
+        step.embed(
+            planned=plan,
+            share={"task": 0},
+            out=report,
+            profile=settings.profile,
+            model_cache=settings.model_cache,
+        )
+        return step.finish(
+            planned=plan,
+            parts=[report],
+            dataset_out=dataset,
+            hourly_price=settings.hourly_price,
+            model_cache=settings.model_cache,
+        )
 
 
 def absolute(uri: str) -> str:

@@ -17,6 +17,14 @@ settings.register_profile("driftline", deadline=None)
 settings.load_profile("driftline")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests apart from what the user's own runs remember."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DRIFTLINE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def gcs_endpoint() -> Iterator[str]:
     """A Google Cloud Storage emulator for the whole session, in `STORAGE_EMULATOR_HOST` meanwhile."""

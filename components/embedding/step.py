@@ -3,48 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Final
 
-import pyarrow as pa
-
-from driftline.components.embedding.backfill import ROWS_PER_SHARD, BackfillPlan, DType, cut, with_prompt
-from driftline.components.embedding.encoder import Encoder
-from driftline.components.embedding.model_folder import check_prompt
-from driftline.components.embedding.models import open_model
+from driftline.components.embedding.backfill.finishing import described, publish, remove_strays, reported_shards, verify
+from driftline.components.embedding.backfill.incremental import carried_columns, compare
+from driftline.components.embedding.backfill.plan import (
+    ROWS_PER_SHARD,
+    BackfillPlan,
+    DType,
+    Previous,
+    cut,
+    merged_pieces,
+    with_settings,
+)
+from driftline.components.embedding.backfill.reports import ShardReport, TaskReport, check_price, metrics
+from driftline.components.embedding.backfill.row_progress import RowProgress
+from driftline.components.embedding.backfill.shard_embedding import ShardEmbedding, version
+from driftline.components.embedding.backfill.standing import (
+    Standing,
+    manifest_place,
+    withdraw_replaced,
+    withdrawn_place,
+)
+from driftline.components.embedding.backfill.wanted import Wanted
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.model_folder import check_prompt
+from driftline.components.embedding.encoding.models import open_model
+from driftline.components.embedding.encoding.profile import measured_tuning
+from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.errors import DataError, UsageError
-from driftline.components.steps import StepClock, check_tasks, running
-from driftline.components.storage.dataset import finished_shard, write_manifest, write_shard
-from driftline.components.storage.manifest import MANIFEST_NAME, Manifest, Shard
-from driftline.components.storage.store import join, list_files, remove, write_json
-from driftline.components.storage.texts import TextColumns, carried_schema, read_texts, scan_texts
+from driftline.components.steps import check_tasks, running
+from driftline.components.storage.arrow_types import type_name
+from driftline.components.storage.dataset import EmbeddingsDataset, write_deletes
+from driftline.components.storage.store import join, remove, write_bytes, write_json
+from driftline.components.storage.texts import TextColumns, TextCounts, TextSelection, carried_schema, scan_texts
 from driftline.components.storage.values import read_value, write_value
 
-BATCH_ROWS = 1024
-"""Texts handed to the encoder at a time; it sorts them by length."""
-
-_SHARD_NAME: Final = re.compile(r"part-\d{5,}\.parquet")
-
-
-@dataclass(frozen=True, slots=True)
-class TaskReport:
-    """What one embedding task wrote.
-
-    Attributes:
-        shards: the shards of its share, each with its number.
-        dimension: length of a vector.
-        normalized: whether vectors have length 1.
-        texts: texts encoded; those of shards that were already finished are not counted.
-        seconds: how long it took.
-    """
-
-    shards: tuple[tuple[int, Shard], ...]
-    dimension: int
-    normalized: bool
-    texts: int
-    seconds: float
+_ALL: Final = TextSelection()
+_DEFAULTS: Final = EncoderSettings()
 
 
 def plan(
@@ -53,11 +53,15 @@ def plan(
     model: str,
     out: str,
     columns: TextColumns,
-    prompt: str,
     dtype: str,
-    rows_per_shard: int,
     tasks: int,
     plan_out: str,
+    selection: TextSelection = _ALL,
+    encoder: EncoderSettings = _DEFAULTS,
+    rows_per_shard: int = 0,
+    strict: bool = False,
+    incremental: bool = False,
+    model_cache: str = "",
 ) -> list[dict[str, int]]:
     """Check every text, identify the model and cut the work into shards; return one item for each task.
 
@@ -66,155 +70,261 @@ def plan(
         model: folder, gs:// prefix or name of the model.
         out: the embeddings dataset to write.
         columns: the texts' columns.
-        prompt: name of one of the model's prompts; empty for its default.
         dtype: ``"float32"`` or ``"float16"``.
-        rows_per_shard: texts in a shard; 0 for the default.
         tasks: tasks to share the shards among; no more are made than there are shards.
         plan_out: path of the artifact to write.
+        selection: the rows of the texts to take.
+        encoder: what decides the vectors.
+        rows_per_shard: texts in a shard at most; 0 for the default.
+        strict: whether to refuse bad texts rather than to count them.
+        incremental: whether to add to the dataset that is there: new ids are embedded, those whose text changed are
+            embedded anew, those with a null text are deleted, all others stay. Where there is none, a whole one is
+            made.
+        model_cache: local folder in which models from gs:// are kept; empty for none.
+
+    Raises:
+        DataError: texts, model or the dataset there are not as expected, or no text is left to embed.
+        UsageError: a setting is out of range.
+        StorageError: something cannot be read or written.
     """
     with running("plan") as clock:
         check_tasks(tasks)
+        if strict and incremental:
+            raise UsageError(
+                "strict and incremental: one refuses the null texts by which the other deletes; choose one of the two"
+            )
         checked_dtype = dtype_of(dtype)
-        with open_model(model) as folder:
-            check_prompt(folder.path, model, prompt)
-            name, revision = folder.name, folder.revision
-        sources = tuple(scan_texts(inputs, columns))
-        shards = cut([source.rows for source in sources], rows_per_shard or ROWS_PER_SHARD)
+        most_rows = rows_per_shard or ROWS_PER_SHARD
+        cut((), most_rows)  # refuses a number out of range before hours of reading
+        with open_model(model, _folder(model_cache)) as folder:
+            check_prompt(folder.path, model, encoder.prompt)
+            name, revision = folder.name, with_settings(folder.revision, encoder)
+        sources = tuple(scan_texts(inputs, columns, selection=selection, strict=strict))
         planned = BackfillPlan(
             out=out,
             model=model,
             model_name=name,
-            revision=with_prompt(revision, prompt),
-            prompt=prompt,
+            revision=revision,
+            encoder=encoder,
             dtype=checked_dtype,
             columns=columns,
+            selection=selection,
             sources=sources,
-            shards=shards,
-            tasks=min(tasks, len(shards)),
-            seconds=0.0,
+            carried=(),
+            shards=(),
+            tasks=1,
         )
-        _withdraw_other(planned)
-        write_value(plan_out, dataclasses.replace(planned, seconds=clock.seconds))
+        planned = _added(planned, most_rows) if incremental and _is_finished(planned) else _whole(planned, most_rows)
+        if planned.shards:
+            # A folder that cannot be written to is found here, before a model is loaded and hours are spent.
+            probe = planned.work_place("writable")
+            write_bytes(probe, b"")
+            remove(probe)
+        starts: dict[int, list[int]] = {}
+        for work in planned.shards:
+            for piece in work.slices:
+                starts.setdefault(piece.source, []).append(piece.start)
+        planned = dataclasses.replace(
+            planned,
+            sources=tuple(merged_pieces(source, starts.get(number, ())) for number, source in enumerate(sources)),
+            tasks=max(1, min(tasks, len(planned.shards))),
+            seconds=clock.seconds,
+        )
+        write_value(plan_out, planned)
         return [{"task": task} for task in range(planned.tasks)]
 
 
-def _withdraw_other(planned: BackfillPlan) -> None:
-    """Remove the manifest of a dataset that this run will overwrite with another one.
+def _is_finished(planned: BackfillPlan) -> bool:
+    """Say whether there is a dataset to add to. Raises DataError where it is just being replaced by another one."""
+    if version(manifest_place(planned)) is not None:
+        return True
+    if version(withdrawn_place(planned)) is not None:
+        raise DataError(
+            f"{planned.out}: a run that replaces the dataset has not finished, so there is nothing to add to; run that "
+            "backfill to its end first"
+        )
+    return False
 
-    Until the run has finished, readers are then told that the dataset is unfinished, instead of finding some of its
-    shards replaced. A dataset that is already the planned one stays readable.
-    """
-    same = all(
-        finished_shard(planned.out, planned.shard_name(shard), planned.shard_key(shard)) is not None
-        for shard in range(len(planned.shards))
+
+def _whole(planned: BackfillPlan, rows_per_shard: int) -> BackfillPlan:
+    """Plan a whole dataset."""
+    shards = cut([source.pieces for source in planned.sources], rows_per_shard)
+    if not shards:
+        raise DataError(
+            f"{planned.sources[0].uri}: none of the {sum(source.rows for source in planned.sources)} rows holds a text "
+            f"to embed ({_shown(planned.counts)}); check the text column, and the selection"
+        )
+    carried = tuple((field.name, type_name(field.type)) for field in carried_schema(planned.sources))
+    whole = dataclasses.replace(planned, shards=shards, carried=carried)
+    withdraw_replaced(whole)
+    return whole
+
+
+def _added(planned: BackfillPlan, rows_per_shard: int) -> BackfillPlan:
+    """Plan what an incremental run adds to the dataset that is there."""
+    seen = version(manifest_place(planned))
+    dataset = EmbeddingsDataset.open(planned.out)
+    if seen is None or version(manifest_place(planned)) != seen:
+        raise DataError(f"{planned.out}: its manifest was written just now; wait for that run, and run this one again")
+    there = dataset.manifest
+    mine = (planned.model_name, planned.revision, planned.dtype)
+    if (there.model, there.revision, there.dtype) != mine:
+        raise DataError(
+            f"{planned.out}: the dataset was made by {there.model} ({there.revision}, {there.dtype}), this run is of "
+            f"{planned.model_name} ({planned.revision}, {planned.dtype}); give that model and its settings, or run the "
+            "backfill without --incremental to make the dataset anew"
+        )
+    carried = carried_columns(dataset, planned.sources)
+    changes = compare(dataset, planned.sources, planned.columns, planned.selection)
+    wanted = Wanted(changes.wanted)
+    shards = cut(
+        [source.pieces for source in planned.sources],
+        rows_per_shard,
+        wanted=[
+            wanted.counts(number, [piece.texts for piece in source.pieces])
+            for number, source in enumerate(planned.sources)
+        ],
     )
-    if not same:
-        remove(join(planned.out, MANIFEST_NAME))
+    changed = changes.replaced + changes.removed
+    previous = Previous(
+        manifest=there,
+        seen=seen,
+        deletes=write_deletes(planned.out, changes.deletes) if changed else there.deletes,
+        replaced=changes.replaced,
+        removed=changes.removed,
+        unknown=changes.unknown,
+    )
+    added = dataclasses.replace(
+        planned,
+        carried=carried,
+        shards=tuple(wanted.marked(work) for work in shards),
+        first=_next_number([shard.name for shard in there.shards]),
+        previous=previous,
+    )
+    if shards:
+        identity = hashlib.sha256("".join(work.wanted for work in added.shards).encode()).hexdigest()
+        place = added.work_place(f"wanted-{identity[:16]}.npz")
+        wanted.write(place)
+        added = dataclasses.replace(added, wanted=place)
+    return added
 
 
-def embed(*, planned: str, share: Mapping[str, float], out: str) -> None:
+def _next_number(names: Sequence[str]) -> int:
+    numbers = [name.removeprefix("part-").partition(".")[0].partition("-")[0] for name in names]
+    return max([len(names), *(int(number) + 1 for number in numbers if number.isdecimal())])
+
+
+def _shown(counts: TextCounts) -> str:
+    return ", ".join(f"{field.name} {getattr(counts, field.name)}" for field in dataclasses.fields(counts))
+
+
+def embed(*, planned: str, share: Mapping[str, float], out: str, profile: str = "", model_cache: str = "") -> None:
     """Embed one task's shards. A shard that is already there, whole and from the same texts, is left as it is.
+
+    A task that is killed and started again, or replaced by another one, goes on at the first chunk of 4,096 texts that
+    is not finished. The model is loaded when the first text is to be encoded.
 
     Args:
         planned: path of the plan's JSON.
         share: which task this is, ``{"task": number}``; numbers may arrive as floats.
         out: path of the artifact to write.
+        profile: file of what was measured to be fastest on such machines; empty for none.
+        model_cache: local folder in which models from gs:// are kept; empty for none.
+
+    Raises:
+        DataError: texts or model are not those that were planned, or another run writes to the dataset.
+        StorageError: something cannot be read or written.
     """
     known = read_value(planned, BackfillPlan)
     task = int(share["task"])
-    with running("embed", task, known.tasks) as clock, open_model(known.model) as folder:
-        revision = with_prompt(folder.revision, known.prompt)
+    with running("embed", task, known.tasks) as clock:
+        numbers = known.shares()[task]
+        progress = RowProgress(clock, sum(known.shards[number].texts for number in numbers))
+        wanted = Wanted.read(known.wanted) if known.wanted and numbers else None
+        shards: list[tuple[int, ShardReport]] = []
+        with ExitStack() as stack:
+            encoder: Encoder | None = None
+            for number in numbers:
+                # First what is there, then whether it is right: what comes later is never written over.
+                seen = version(join(known.out, known.shard_name(number)))
+                report = Standing(known).shard(number)
+                if report is None:
+                    if wanted is not None:
+                        wanted.check(known.shards[number], known.wanted)
+                    encoder = encoder or stack.enter_context(_loaded(known, profile, model_cache))
+                    report = ShardEmbedding(known, number, encoder, wanted, progress, seen).run()
+                else:
+                    progress.keep(report.shard.rows)
+                shards.append((number, report))
+        write_value(out, TaskReport(tuple(shards), progress.embedded, clock.seconds))
+
+
+@contextmanager
+def _loaded(known: BackfillPlan, profile: str, model_cache: str) -> Generator[Encoder]:
+    with open_model(known.model, _folder(model_cache)) as folder:
+        revision = with_settings(folder.revision, known.encoder)
         if revision != known.revision:
             raise DataError(
                 f"model {known.model}: it changed from {known.revision} to {revision} during the run; "
                 "start the run again"
             )
-        encoder = Encoder.load(folder.path, known.model, prompt=known.prompt)
-        total = sum(known.shard_rows(shard) for shard in known.share(task))
-        written: list[tuple[int, Shard]] = []
-        texts = done = 0
-        for number in known.share(task):
-            name, key = known.shard_name(number), known.shard_key(number)
-            shard = finished_shard(known.out, name, key)
-            if shard is None:
-                batches = _embedded(known, number, encoder, clock, done, total)
-                shard = write_shard(known.out, name, batches, dimension=encoder.dimension, dtype=known.dtype, key=key)
-                texts += shard.rows
-            done += shard.rows
-            written.append((number, shard))
-        report = TaskReport(tuple(written), encoder.dimension, encoder.normalized, texts, clock.seconds)
-        write_value(out, report)
+        tuning = measured_tuning(profile, folder.revision, known.encoder.precision)
+        yield Encoder.load(folder.path, known.model, known.encoder, tuning=tuning)
 
 
-def _embedded(
-    known: BackfillPlan, number: int, encoder: Encoder, clock: StepClock, done: int, total: int
-) -> Iterator[pa.RecordBatch]:
-    """Yield a shard's rows with their vectors in float32; the writer rounds them to the dataset's dtype."""
-    schema = carried_schema(known.sources)
-    for piece in known.shards[number]:
-        source = known.sources[piece.source]
-        for batch in read_texts(
-            source, known.columns, start=piece.start, rows=piece.rows, batch_rows=BATCH_ROWS, schema=schema
-        ):
-            vectors = encoder.encode(batch.column("text").to_pylist())
-            embeddings = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), encoder.dimension)
-            columns = {"id": batch.column("id"), "embedding": embeddings}
-            columns |= {name: batch.column(name) for name in batch.schema.names if name != "id"}
-            yield pa.record_batch(columns)
-            done += len(batch)
-            clock.progress(done, total, "texts")
-
-
-def finish(*, planned: str, parts: Sequence[str], dataset_out: str) -> dict[str, float]:
-    """Check that every shard is there, write the manifest last, and return the metrics.
+def finish(
+    *, planned: str, parts: Sequence[str], dataset_out: str, hourly_price: float = 0.0, model_cache: str = ""
+) -> dict[str, float]:
+    """Read every shard back, write the manifest last, and return the metrics.
 
     Args:
         planned: path of the plan's JSON.
         parts: paths of the tasks' reports.
         dataset_out: path of the artifact to write: the dataset's manifest and URI.
+        hourly_price: of one task's machine, in any currency, for the cost of a million texts; 0 to leave it out.
+        model_cache: local folder in which models from gs:// are kept; empty for none.
+
+    Raises:
+        DataError: a shard is missing, damaged or another run's, or an id is there twice.
+        UsageError: the price is negative or no number.
+        StorageError: something cannot be read or written.
     """
     with running("finish") as clock:
+        check_price(hourly_price)
         known = read_value(planned, BackfillPlan)
         reports = [read_value(part, TaskReport) for part in parts]
-        shards = dict(shard for report in reports for shard in report.shards)
-        missing = sorted(set(range(len(known.shards))) - set(shards))
-        if missing:
-            raise DataError(
-                f"{known.out}: {len(missing)} shards are missing, the first is {missing[0]}; run the backfill again"
-            )
-        manifest = Manifest(
-            known.model_name,
-            known.revision,
-            reports[0].dimension,
-            normalized=reports[0].normalized,
-            dtype=known.dtype,
-            columns=("text", *carried_schema(known.sources).names),
-            shards=tuple(shards[number] for number in range(len(known.shards))),
-        )
-        write_manifest(known.out, manifest)
-        _remove_strays(known)
+        shards = reported_shards(known, reports)
+        dimension, normalized = _vectors(known, shards, model_cache)
+        written = [report.shard for report in shards]
+        verify(known, written, clock)
+        manifest = described(known, written, dimension, normalized=normalized)
+        publish(known, manifest)
+        remove_strays(known, manifest)
         write_json(dataset_out, {"uri": known.out, "manifest": manifest.to_json()})
-        seconds = sum(report.seconds for report in reports)
-        encoded = sum(report.texts for report in reports)
-        clock.log("progress", rows=manifest.rows, encoded=encoded)
-    return {
-        "texts": float(manifest.rows),
-        "texts_encoded": float(encoded),
-        "shards": float(len(shards)),
-        "dimension": float(manifest.dimension),
-        "task_seconds": seconds,
-        "texts_per_task_second": encoded / seconds if seconds > 0 else 0.0,
-    }
+        numbers = metrics(known, manifest, reports, hourly_price)
+        clock.log("progress", rows=manifest.rows, encoded=int(numbers["texts_encoded"]))
+    return numbers
 
 
-def _remove_strays(known: BackfillPlan) -> None:
-    """Remove shards that an earlier, larger dataset left in the folder."""
-    kept = {known.shard_name(number) for number in range(len(known.shards))}
-    # By name: a listing need not spell the folder as the user did, and one below it is not ours.
-    found = {file.uri.rsplit("/", 1)[-1] for file in list_files(known.out)}
-    for name in sorted(found - kept):
-        if _SHARD_NAME.fullmatch(name):
-            remove(join(known.out, name))
+def _vectors(known: BackfillPlan, shards: Sequence[ShardReport], model_cache: str) -> tuple[int, bool]:
+    """Return the vectors' length, and whether they have length 1."""
+    said = {(report.dimension, report.normalized) for report in shards if report.dimension}
+    if known.previous is not None:
+        said.add((known.previous.manifest.dimension, known.previous.manifest.normalized))
+    if len(said) > 1:
+        raise DataError(
+            f"{known.out}: its tasks' vectors have the lengths {', '.join(str(length) for length, _ in sorted(said))}, "
+            "or only some of them norm 1; give all tasks the same version of Driftline, and run the backfill again"
+        )
+    if said:
+        return said.pop()
+    # All shards are there, but neither a record nor a manifest that says what they are.
+    with _loaded(known, "", model_cache) as encoder:
+        return encoder.dimension, encoder.normalized
+
+
+def _folder(path: str) -> Path | None:
+    return Path(path) if path else None
 
 
 def dtype_of(name: str) -> DType:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-import zipfile
 from collections.abc import Callable
 from typing import Final
 
-from driftline.components.errors import StorageError
+from driftline.components.errors import DAMAGED_ARCHIVE
 from driftline.components.kernel.tasks import KernelPlan, TaskSums, read_task_sums, write_task_sums
 from driftline.components.steps import LOGGER
 from driftline.components.storage.store import create, exists, join, open_read
@@ -41,7 +40,7 @@ class Checkpoint:
                 return None
             with open_read(self._uri) as file:
                 found = read_task_sums(file)
-        except (StorageError, ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        except DAMAGED_ARCHIVE as error:
             LOGGER.warning("%s: cannot be read (%s); the task begins anew", self._uri, error)
             return None
         self._before = found.seconds

@@ -21,6 +21,7 @@ from driftline.components.projection.projected import ProjectedSample
 from driftline.components.random_bits import check_seed
 from driftline.components.steps import StepClock, check_tasks, running
 from driftline.components.storage.dataset import EmbeddingsDataset
+from driftline.components.storage.prefetch import waits_logged
 from driftline.components.storage.store import create
 from driftline.components.storage.values import read_value, write_value
 
@@ -89,7 +90,7 @@ def sums(*, plan: str, share: Mapping[str, float], out: str) -> None:
     """
     known = read_value(plan, KernelPlan)
     task = int(share["task"])
-    with running("kernel", task, known.tasks) as clock:
+    with running("kernel", task, known.tasks) as clock, waits_logged(clock):
         checkpoint = Checkpoint(known, task)
         summed = (_features if known.spec.choice.method == "features" else _tiles)(known, task, checkpoint, clock)
         done = TaskSums(summed, clock.seconds)

@@ -10,14 +10,13 @@ import hashlib
 import io
 import json
 import math
-import zipfile
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.errors import DataError, UsageError
+from driftline.components.errors import DAMAGED_ARCHIVE, DataError, UsageError
 from driftline.components.kernel.features import RandomFeatures
 from driftline.components.random_bits import check_seed
 
@@ -182,7 +181,7 @@ def unpack(name: str, data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[An
             arrays = {key: stored[key] for key in stored.files}
         header = json.loads(arrays.pop("header").tobytes())
         found, version = header["format"], header["version"]
-    except (KeyError, TypeError, ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except DAMAGED_ARCHIVE as error:
         raise DataError(f"{name}: expected bytes that Driftline wrote, got {len(data)} others ({error})") from error
     if (found, version) != (name, _VERSION):
         raise DataError(f"{name}: expected version {_VERSION} of it, got {found} version {version}; write it again")

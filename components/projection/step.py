@@ -17,6 +17,7 @@ from driftline.components.sampling.pooled import PooledSample
 from driftline.components.steps import StepClock, running
 from driftline.components.storage.dataset import write_manifest, write_shard
 from driftline.components.storage.manifest import Manifest, Shard
+from driftline.components.storage.prefetch import waits_logged
 from driftline.components.storage.store import join
 from driftline.components.storage.values import read_value, write_value
 
@@ -34,7 +35,7 @@ def fit(*, sample: str, components: int, out: str) -> None:
         components: dimensions to keep; 0 to compare whole vectors.
         out: path of the artifact to write.
     """
-    with running("fit") as clock:
+    with running("fit") as clock, waits_logged(clock):
         pooled = read_value(sample, PooledSample)
         if components:
             check_components(components, dimension=pooled.dimension, rows=pooled.rows)
@@ -52,7 +53,7 @@ def project(*, sample: str, projection: str, workspace: str, out: str) -> None:
         workspace: folder or gs:// prefix below which the run's working files lie.
         out: path of the artifact to write.
     """
-    with running("project") as clock:
+    with running("project") as clock, waits_logged(clock):
         pooled = read_value(sample, PooledSample)
         fitted = read_value(projection, Projection)
         uri = join(workspace, WORK, pooled.run)

@@ -1,43 +1,43 @@
-"""Reads an embeddings dataset: streamed, or a few rows, each shard checked before it is first read."""
+"""Reads an embeddings dataset: streamed, read ahead of its consumer, or a few rows."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow ships no types)
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from driftline.components.errors import DataError, StorageError, UsageError
+from driftline.components.errors import DataError, UsageError
 from driftline.components.storage import store
+from driftline.components.storage.deletes import read_deletes, write_deletes
 from driftline.components.storage.manifest import MANIFEST_NAME, Manifest, Shard
-from driftline.components.storage.shards import (
-    check_shard,
-    embedding_type,
-    finished_shard,
-    vectors_of,
-    write_manifest,
-    write_shard,
-)
+from driftline.components.storage.prefetch import ReadAhead, Room, Source, Value, read_ahead, waiting
+from driftline.components.storage.shard_checks import finished_shard, verify_shard
+from driftline.components.storage.shard_format import embedding_type
+from driftline.components.storage.shard_reader import Checked, Opened, Piece, Wanted, opened, shard_pieces
+from driftline.components.storage.shards import write_manifest, write_shard
 
 __all__ = [
     "Batch",
     "EmbeddingsDataset",
     "Manifest",
+    "ReadAhead",
     "Shard",
     "finished_shard",
+    "verify_shard",
+    "write_deletes",
     "write_manifest",
     "write_shard",
 ]
 
 Rows = npt.NDArray[np.int64]
+_NO_ROWS = np.empty(0, np.int64)
+_ONE_BATCH = ReadAhead(bytes=1, threads=1)  # its values are counted, not weighed: one is ready, or being made
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,41 +61,34 @@ class Batch:
         return self.table.column("id").to_pylist()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Piece:
-    rows: Rows
-    vectors: npt.NDArray[Any] | None
-    table: pa.Table
-
-    def cut(self, at: int) -> tuple[_Piece, _Piece]:
-        v = self.vectors
-        return (
-            _Piece(self.rows[:at], None if v is None else v[:at], self.table.slice(0, at)),
-            _Piece(self.rows[at:], None if v is None else v[at:], self.table.slice(at)),
-        )
-
-
 class EmbeddingsDataset:
     """An embeddings dataset that is complete: its manifest is there.
 
-    Before a shard is first read through this object, its size and checksum are compared with the manifest
-    (gs://: by the object's metadata; local: by streaming the file once).
+    Rows that the dataset's deletes name are not there: no reader sees them, and row numbers pass over them.
+
+    Before the first row of a shard is read through this object, the shard's size and checksum are compared with the
+    manifest (gs://: by the object's metadata; local: by streaming the file once, in the background).
 
     Attributes:
         uri: The dataset's folder.
         manifest: What is in it.
     """
 
-    def __init__(self, uri: str, manifest: Manifest) -> None:
+    def __init__(self, uri: str, manifest: Manifest, ahead: ReadAhead | None = None) -> None:
         self.uri = uri
         self.manifest = manifest
-        self._checked: set[str] = set()
+        self._ahead = ahead or ReadAhead()
+        self._checked: Checked = {}
         self._schema: pa.Schema | None = None
-        self._starts = np.cumsum([0, *(shard.rows for shard in manifest.shards)], dtype=np.int64)
+        self._deletes: dict[str, Rows] | None = None
 
     @classmethod
-    def open(cls, uri: str) -> EmbeddingsDataset:
+    def open(cls, uri: str, ahead: ReadAhead | None = None) -> EmbeddingsDataset:
         """Read a dataset's manifest.
+
+        Args:
+            uri: The dataset's folder.
+            ahead: How far to read ahead of whoever reads the rows; by default 64 MiB.
 
         Raises:
             DataError: There is no manifest, or it is not one of an embeddings dataset.
@@ -108,14 +101,14 @@ class EmbeddingsDataset:
                 "dataset; run the backfill to its end, or check the path"
             )
         try:
-            return cls(uri, Manifest.from_json(store.read_json(place)))
+            return cls(uri, Manifest.from_json(store.read_json(place)), ahead)
         except DataError as error:
             text = str(error)
             raise DataError(text if text.startswith(place) else f"{place}: {text}") from error
 
     @property
     def rows(self) -> int:
-        """Rows of all shards together."""
+        """Rows that are not deleted, of all shards together; may be 0."""
         return self.manifest.rows
 
     @property
@@ -141,7 +134,15 @@ class EmbeddingsDataset:
 
         Only the columns asked for are read, and only the row groups that hold wanted rows. However the
         dataset is cut into shards and row groups, every batch has exactly `batch_rows` rows; the last may be
-        shorter. Memory: one row group and two batches.
+        shorter. A dataset without rows has no batches.
+
+        Background threads open and check shards and decode row groups ahead, from the first batch asked for until
+        the generator ends or is closed. A shard is checked before any of its rows is decoded. An error comes
+        where its shard's rows would, after all batches before it. Threads end, and files are closed, within a row
+        group of the generator's end.
+
+        Memory: what is read ahead (64 MiB by default), two row groups for each of its four threads, and four batches;
+        from gs:// also what the open files hold, some 20 MiB for each thread.
 
         Args:
             columns: Which ones; `embedding` becomes `Batch.embeddings`, float16 widened to float32.
@@ -153,7 +154,8 @@ class EmbeddingsDataset:
 
         Raises:
             UsageError: A column is not there, a row number is out of range or order, or `batch_rows` under 1.
-            DataError: A shard is missing, damaged or not as the manifest says, or a vector is not finite.
+            DataError: A shard or the deletes are missing, damaged or not as the manifest says, or a vector is not
+                finite.
             StorageError: A shard cannot be read.
         """
         if batch_rows < 1:
@@ -164,18 +166,40 @@ class EmbeddingsDataset:
                 f"{self.uri}: the columns {', '.join(absent) or '(none)'} are not there; choose among: "
                 f"{', '.join(self._names)}"
             )
-        held: list[_Piece] = []
-        count = 0
-        for piece in self._pieces(columns, self._wanted(rows)):
-            held.append(piece)
-            count += len(piece.rows)
-            while count >= batch_rows:
-                over = count - batch_rows
-                last, rest = held[-1].cut(len(held[-1].rows) - over)
-                yield self._batch([*held[:-1], last])
-                held, count = ([rest], over) if over else ([], 0)
-        if held:
-            yield self._batch(held)
+        # Put together in the background, too: that copies every vector.
+        batches = read_ahead([self._assembled(columns, self._wanted(rows), batch_rows)], _ONE_BATCH)
+        try:
+            while True:
+                with waiting():
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
+        finally:
+            batches.close()
+
+    def _assembled(self, columns: Sequence[str], wanted: Rows | None, batch_rows: int) -> Source[Batch]:
+        pieces = self._pieces(columns, wanted)
+        try:
+            held: list[Piece] = []
+            count = 0
+            for piece in pieces:
+                held.append(piece)
+                count += len(piece.rows)
+                while count >= batch_rows:
+                    over = count - batch_rows
+                    last, rest = held[-1].cut(len(held[-1].rows) - over)
+                    yield Room(1)
+                    batch = self._batch([*held[:-1], last])
+                    held, count = ([rest], over) if over else ([], 0)
+                    yield Value(batch, 1)
+                    del batch  # the consumer's alone from here on
+                yield Room(0)  # a place to end at, where a batch takes many row groups
+            if held:
+                yield Room(1)
+                yield Value(self._batch(held), 1)
+        finally:
+            pieces.close()
 
     def take(self, rows: Sequence[int] | Rows, columns: Sequence[str]) -> pa.Table:
         """Read a few rows, in the order asked, which may be any; a row may be asked for more than once.
@@ -201,8 +225,8 @@ class EmbeddingsDataset:
         # An id at least is read, so that the row numbers are checked whatever is asked for.
         pieces = list(self.batches(present or ["id"], wanted))
         if not pieces:
-            with self._opened(self.manifest.shards[0]) as (_, file):
-                return file.schema_arrow.remove_metadata().empty_table().select(present)
+            with opened(self.uri, self.manifest, self.manifest.shards[0], self._checked) as shard:
+                return shard.schema.empty_table().select(present)
         table = pa.concat_tables([piece.table for piece in pieces])
         if "embedding" in present:
             vectors = np.concatenate([piece.embeddings for piece in pieces])
@@ -224,62 +248,47 @@ class EmbeddingsDataset:
         wanted = wanted.astype(np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= self.rows):
             raise UsageError(
-                f"{self.uri}: rows {wanted.min()} to {wanted.max()} are asked for; the dataset has rows 0 to "
-                f"{self.rows - 1}"
+                f"{self.uri}: rows {wanted.min()} to {wanted.max()} are asked for; the dataset has "
+                f"{f'rows 0 to {self.rows - 1}' if self.rows else 'no rows'}"
             )
         if (np.diff(wanted) <= 0).any():
             raise UsageError(f"{self.uri}: the row numbers are not ascending, or one is there twice; sort them")
         return wanted
 
-    def _pieces(self, columns: Sequence[str], wanted: Rows | None) -> Iterator[_Piece]:
-        for shard, first in zip(self.manifest.shards, self._starts[:-1].tolist(), strict=True):
-            local = None
-            if wanted is not None:
-                low, high = np.searchsorted(wanted, [first, first + shard.rows])
-                if low == high:
-                    continue
-                local = wanted[low:high] - first
-            with self._opened(shard) as (uri, file):
-                yield from self._shard_pieces(uri, file, columns, local, first)
-
-    def _shard_pieces(
-        self, uri: str, file: pq.ParquetFile, columns: Sequence[str], wanted: Rows | None, first: int
-    ) -> Iterator[_Piece]:
-        start = 0
-        others = [name for name in columns if name != "embedding"]
-        for group in range(file.num_row_groups):
-            count = file.metadata.row_group(group).num_rows
-            local = np.arange(count, dtype=np.int64)
-            if wanted is not None:
-                low, high = np.searchsorted(wanted, [start, start + count])
-                local = wanted[low:high] - start
-            if local.size:
-                with _damage(uri, f"row group {group}"):
-                    table = file.read_row_group(group, columns=list(columns))
-                vectors = self._vectors(uri, file, table, group, start) if "embedding" in columns else None
-                table = table.select(others)
-                if local.size < count:
-                    table = table.take(pa.array(local))
-                    vectors = None if vectors is None else vectors[local]
-                yield _Piece(local + (first + start), vectors, table)
-            start += count
-
-    def _vectors(self, uri: str, file: pq.ParquetFile, table: pa.Table, group: int, start: int) -> npt.NDArray[Any]:
+    def _pieces(self, columns: Sequence[str], wanted: Rows | None) -> Generator[Piece]:
+        contents = read_ahead(self._sources(columns, wanted), self._ahead)
         try:
-            vectors = vectors_of(pa.concat_arrays(table.column("embedding").chunks), self.dimension)
-        except ValueError as error:
-            raise DataError(f"{uri}: column 'embedding', row group {group}: {error}; run the backfill again") from error
-        finite = np.isfinite(vectors).all(axis=1)
-        if not finite.all():
-            row = int(np.flatnonzero(~finite)[0])
-            name = file.read_row_group(group, columns=["id"]).column("id")[row].as_py()
-            raise DataError(
-                f"{uri}: column 'embedding', row {start + row + 1} (id {name!r}): the vector has a NaN or an "
-                "infinity; check the model and run the backfill again"
-            )
-        return vectors
+            for content in contents:
+                if isinstance(content, Opened):
+                    self._check_types(content)
+                else:
+                    yield content
+        finally:
+            contents.close()
 
-    def _batch(self, pieces: list[_Piece]) -> Batch:
+    def _sources(self, columns: Sequence[str], wanted: Rows | None) -> list[Source[Opened | Piece]]:
+        deletes = self._read_deletes()
+        sources: list[Source[Opened | Piece]] = []
+        first = 0
+        for shard in self.manifest.shards:
+            deleted = deletes.get(shard.name, _NO_ROWS)
+            after = first + shard.rows - len(deleted)
+            live = None
+            if wanted is not None:
+                low, high = np.searchsorted(wanted, [first, after])
+                live = wanted[low:high] - first
+            if after - first if live is None else live.size:
+                part = Wanted(first, live, deleted)
+                sources.append(shard_pieces(self.uri, self.manifest, shard, columns, part, self._checked))
+            first = after
+        return sources
+
+    def _read_deletes(self) -> dict[str, Rows]:
+        if self._deletes is None:
+            self._deletes = read_deletes(self.uri, self.manifest)
+        return self._deletes
+
+    def _batch(self, pieces: list[Piece]) -> Batch:
         rows = np.concatenate([piece.rows for piece in pieces])
         embeddings = np.empty((len(rows), 0), np.float32)
         if pieces[0].vectors is not None:
@@ -288,60 +297,13 @@ class EmbeddingsDataset:
             np.concatenate([piece.vectors for piece in pieces if piece.vectors is not None], out=embeddings)
         return Batch(rows, embeddings, pa.concat_tables([piece.table for piece in pieces]))
 
-    @contextmanager
-    def _opened(self, shard: Shard) -> Generator[tuple[str, pq.ParquetFile]]:
-        uri = store.join(self.uri, shard.name)
-        if shard.name not in self._checked:
-            check_shard(uri, shard)
-        with store.open_read(uri) as handle:
-            with _damage(uri, "the footer"):
-                file = pq.ParquetFile(handle)
-            with file:
-                self._check_schema(uri, shard, file)
-                self._checked.add(shard.name)
-                yield uri, file
-
-    def _check_schema(self, uri: str, shard: Shard, file: pq.ParquetFile) -> None:
-        schema = file.schema_arrow.remove_metadata()
-        if file.metadata.num_rows != shard.rows:
-            raise DataError(
-                f"{uri}: the shard has {file.metadata.num_rows} rows, its manifest says {shard.rows}; restore it "
-                "or run the backfill again"
-            )
-        if tuple(schema.names) != self._names:
-            raise DataError(
-                f"{uri}: the shard has the columns {', '.join(schema.names)}, its manifest says "
-                f"{', '.join(self._names)}; restore it or run the backfill again"
-            )
-        kind = schema.field("embedding").type
-        if not pa.types.is_fixed_size_list(kind) or kind.list_size != self.dimension:
-            raise DataError(
-                f"{uri}: column 'embedding' holds {kind}, its manifest says dimension {self.dimension}; restore "
-                "it or run the backfill again"
-            )
-        item = {pa.float32(): "float32", pa.float16(): "float16"}.get(kind.value_type, str(kind.value_type))
-        if item != self.manifest.dtype:
-            raise DataError(
-                f"{uri}: column 'embedding' holds {item}, its manifest says {self.manifest.dtype}; restore it or "
-                "run the backfill again"
-            )
-        known = self._schema = self._schema or schema
+    def _check_types(self, shard: Opened) -> None:
+        # Here and not where shards are opened, so that it is always the later shard that is refused.
+        known = self._schema = self._schema or shard.schema
         for name in self.manifest.columns:
-            here, before = schema.field(name).type, known.field(name).type
+            here, before = shard.schema.field(name).type, known.field(name).type
             if here != before:
                 raise DataError(
-                    f"{uri}: column {name!r} holds {here}, an earlier shard holds {before}; run the backfill again"
+                    f"{shard.uri}: column {name!r} holds {here}, an earlier shard holds {before}; run the backfill "
+                    "again"
                 )
-
-
-@contextmanager
-def _damage(uri: str, where: str) -> Generator[None]:
-    try:
-        yield
-    except StorageError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{uri}: is not a whole Parquet file ({where}: {' '.join(str(error).split())[:200]}); restore it or "
-            "run the backfill again"
-        ) from error

@@ -7,47 +7,40 @@ libraries themselves honour `STORAGE_EMULATOR_HOST`, with anonymous credentials,
 from __future__ import annotations
 
 import functools
-import io
 import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO
+import threading
+from collections.abc import Generator, Iterable
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
 
-import requests
 from google.api_core import exceptions as api_errors
 from google.auth import exceptions as auth_errors
 from google.cloud import storage
-from google.cloud.storage import exceptions as storage_errors
-from google.cloud.storage.retry import DEFAULT_RETRY
+from requests.adapters import HTTPAdapter
 
 from driftline.components.errors import StorageError, UsageError
-from driftline.components.storage.checksum import file_crc32c
-from driftline.components.storage.local import as_binary, written_file
-from driftline.components.storage.location import GCS_SCHEME, FileInfo, split_gcs
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from driftline.components.storage.gcs_failures import Retries, failure, reported
+from driftline.components.storage.gcs_reader import RANGE_BYTES, ObjectFile, RangedObject
+from driftline.components.storage.gcs_upload import upload
+from driftline.components.storage.local import LocalStore, written_file
+from driftline.components.storage.location import (
+    ANY,
+    GCS_SCHEME,
+    FileInfo,
+    Over,
+    relative_names,
+    split_gcs,
+)
 
 # Seconds to connect, and to wait for the next bytes: a healthy endpoint answers in well under a second, so
 # longer silence means that the connection is dead and a new attempt is the better bet.
-_REQUEST_TIMEOUT_S = (10.0, 60.0)
-# Seconds for all attempts at one request together: rides out a minute of throttling or a load balancer's
-# restart, and still fails a step while its operator is looking.
-RETRY_DEADLINE_S = 120.0
-# Bytes of one ranged read: large enough that latency is small against transfer, small enough that reading a
-# Parquet footer does not fetch the file.
-_READ_CHUNK_BYTES = 4 << 20
-# Bytes of one request of a resumable upload, all of which are held in memory; a multiple of 256 KiB.
-_UPLOAD_CHUNK_BYTES = 16 << 20
-
-_FAILURES = (
-    api_errors.GoogleAPIError,
-    auth_errors.GoogleAuthError,
-    storage_errors.InvalidResponse,
-    storage_errors.DataCorruption,
-    requests.exceptions.RequestException,
-)
+_TIMEOUT_S = (10.0, 60.0)
+# Connections kept open: several readers with several ranges each; the default of 10 would drop and reopen some.
+_CONNECTIONS = 64
+# Files downloaded at once, each by several ranges.
+_FILES_AT_ONCE = 4
 
 
 @functools.cache
@@ -61,92 +54,32 @@ def default_store() -> GcsStore:
         # The project only matters to calls that make buckets, and none is made here.
         return GcsStore(storage.Client(project=None))
     except auth_errors.GoogleAuthError as error:
-        raise _failure(GCS_SCHEME, "connect", error) from error
-
-
-def _status(error: Exception) -> int | None:
-    if isinstance(error, api_errors.GoogleAPICallError):
-        return None if error.code is None else int(error.code)
-    if isinstance(error, storage_errors.InvalidResponse):
-        return int(error.response.status_code)
-    return None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _failure(uri: str, doing: str, error: Exception) -> StorageError:
-    """Turn a library's error into one clear line."""
-    status = _status(error)
-    if isinstance(error, auth_errors.TransportError):
-        reason = "Google's token service cannot be reached; check the network"
-    elif isinstance(error, auth_errors.GoogleAuthError) or status == 401:
-        reason = "no valid Google Cloud credentials; run as a service account (Workload Identity) or set them up"
-    elif status == 403:
-        reason = "no permission; grant this service account roles/storage.objectUser on the bucket"
-    elif status == 404:
-        reason = "there is no such object; check the URI, and whether it was replaced or removed meanwhile"
-    elif isinstance(error, storage_errors.DataCorruption):
-        reason = "the bytes were damaged on their way (their CRC-32C differs); run it again"
-    elif status is not None and 400 <= status < 500 and status not in (408, 429):
-        reason = f"Google Cloud Storage refuses the request ({_one_line(error)}); check the URI"
-    else:
-        reason = f"Google Cloud Storage cannot be reached ({_one_line(error)}); check the network and run it again"
-    return StorageError(f"{uri}: cannot {doing}: {reason}")
-
-
-@contextmanager
-def _reported(uri: str, doing: str) -> Generator[None]:
-    try:
-        yield
-    except _FAILURES as error:
-        raise _failure(uri, doing, error) from error
-
-
-class _ObjectReader(io.RawIOBase):
-    """An object's bytes as stored, read by ranges; failures are StorageErrors."""
-
-    def __init__(self, uri: str, reader: Any) -> None:
-        self._uri = uri
-        self._reader = reader
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        with _reported(self._uri, "read"):
-            data: bytes = self._reader.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    def readall(self) -> bytes:
-        with _reported(self._uri, "read"):
-            return self._reader.read()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        with _reported(self._uri, "read"):
-            return self._reader.seek(offset, whence)
+        raise failure(GCS_SCHEME, "connect", error) from error
 
 
 class GcsStore:
-    """The store of gs:// objects.
+    """The store of gs:// objects; for use by any number of threads.
 
     Args:
         client: A `google.cloud.storage.Client`.
-        retry_deadline_s: Seconds for all attempts at one request together.
+        retries: How long failed requests are tried again.
+        timeout_s: Seconds to connect, and to wait for the next bytes.
     """
 
-    def __init__(self, client: storage.Client, *, retry_deadline_s: float = RETRY_DEADLINE_S) -> None:
+    def __init__(
+        self,
+        client: storage.Client,
+        *,
+        retries: Retries | None = None,
+        timeout_s: tuple[float, float] = _TIMEOUT_S,
+    ) -> None:
         self._client: Any = client
-        self._call: dict[str, Any] = {
-            "timeout": _REQUEST_TIMEOUT_S,
-            "retry": DEFAULT_RETRY.with_timeout(retry_deadline_s),
-        }
+        self._retries = retries or Retries()
+        self._timeout_s = timeout_s
+        self._call: dict[str, Any] = {"timeout": timeout_s, "retry": self._retries.of_calls()}
+        adapter = HTTPAdapter(pool_maxsize=_CONNECTIONS)
+        for scheme in ("https://", "http://"):
+            self._client._http.mount(scheme, adapter)
 
     def _blob(self, uri: str, **settings: Any) -> Any:
         bucket, name = split_gcs(uri)
@@ -155,9 +88,9 @@ class GcsStore:
         return self._client.bucket(bucket).blob(name, **settings)
 
     def _listed(self, uri: str, bucket: str, prefix: str, limit: int | None = None) -> list[Any]:
-        fields = "items(name,size,crc32c),nextPageToken"
+        fields = "items(name,size,crc32c,generation),nextPageToken"
         try:
-            with _reported(uri, "list"):
+            with reported(uri, "list"):
                 return list(
                     self._client.list_blobs(
                         bucket, prefix=prefix or None, max_results=limit, fields=fields, **self._call
@@ -175,62 +108,73 @@ class GcsStore:
             return StorageError(f"{uri}: is a folder where a file is expected; name an object in it")
         return StorageError(f"{uri}: there is no such object in the bucket; check the path")
 
-    def _found(self, uri: str, **settings: Any) -> Any:
-        blob = self._blob(uri, **settings)
+    def open_read(self, file: str | FileInfo) -> BinaryIO:
+        """Open an object for reading by ranges; without a request where its version is known."""
+        return ObjectFile(self._ranged(file))
+
+    def _ranged(self, file: str | FileInfo, *, in_order: bool = False) -> RangedObject:
+        info = (
+            file
+            if isinstance(file, FileInfo) and file.version
+            else self.stat(file.uri if isinstance(file, FileInfo) else file)
+        )
+
+        def fetch(start: int, end: int, stop: threading.Event) -> bytes:
+            def attempt() -> bytes:
+                # One generation: these bytes, or a failure. A new blob each time, since an answer overwrites its
+                # generation. raw_download: as stored, whose size and checksum are known, also if gzip-encoded.
+                data: bytes = self._blob(info.uri, generation=int(info.version)).download_as_bytes(
+                    start=start,
+                    end=end - 1,
+                    raw_download=True,
+                    single_shot_download=True,
+                    checksum=None,
+                    timeout=self._timeout_s,
+                    retry=None,
+                )
+                if len(data) != end - start:
+                    raise ConnectionError(f"bytes {start} to {end} were asked for, {len(data)} bytes came")
+                return data
+
+            with reported(info.uri, "read"):
+                return self._retries.run(attempt, stop)
+
+        return RangedObject(info.uri, info.size, info.crc32c, fetch, in_order=in_order)
+
+    @contextmanager
+    def create(self, uri: str, over: Over = ANY) -> Generator[BinaryIO]:
+        """Write to a temporary local file, then upload it whole with its checksum.
+
+        Nothing is sent before the body has ended cleanly, so an exception, or the end of the process, cannot
+        finalise half an object. The service compares checksum and version before the object becomes visible.
+        """
+        self._blob(uri)
+        bucket, _ = split_gcs(uri)
+        with _scratch_folder(uri) as scratch:
+            path = scratch / "content"
+            with written_file(path, f"{uri} (its temporary copy in {scratch.parent}, see TMPDIR)") as handle:
+                yield handle
+            with reported(uri, "write"):
+                upload(self._client.bucket(bucket), uri, path, over, self._retries, self._timeout_s)
+
+    def stat(self, uri: str) -> FileInfo:
+        """Describe one object; no download."""
+        blob = self._blob(uri)
         try:
-            with _reported(uri, "read"):
-                # Also fixes the generation: later reads get these bytes or fail.
+            with reported(uri, "read"):
                 blob.reload(**self._call)
         except StorageError as error:
             if isinstance(error.__cause__, api_errors.NotFound):
                 raise self._missing(uri) from error
             raise
-        return blob
-
-    def open_read(self, uri: str) -> BinaryIO:
-        """Open an object for reading by ranges."""
-        blob = self._found(uri)
-        # raw_download: the bytes as stored, whose size and checksum are known, also for gzip-encoded objects.
-        reader = blob.open("rb", chunk_size=_READ_CHUNK_BYTES, raw_download=True, **self._call)
-        return as_binary(_ObjectReader(uri, reader))
-
-    @contextmanager
-    def create(self, uri: str) -> Generator[BinaryIO]:
-        """Write to a temporary local file, then upload it whole with its checksum.
-
-        Nothing is sent before the body has ended cleanly, so an exception, or the end of the process, cannot
-        finalise half an object. The service compares the checksum before the object becomes visible.
-        """
-        blob = self._blob(uri, chunk_size=_UPLOAD_CHUNK_BYTES)
-        with _scratch_folder(uri) as scratch:
-            path = scratch / "content"
-            with written_file(path, uri) as handle:
-                yield handle
-            # In the metadata sent first: the service compares it before the object becomes visible, whereas
-            # the library's own check of a large upload comes after.
-            blob.crc32c = file_crc32c(path)
-            try:
-                with _reported(uri, "write"):
-                    blob.upload_from_filename(
-                        str(path), content_type="application/octet-stream", checksum=None, **self._call
-                    )
-            except StorageError as error:
-                if isinstance(error.__cause__, Exception) and _status(error.__cause__) == 404:
-                    bucket, _ = split_gcs(uri)
-                    raise StorageError(f"{uri}: there is no bucket {bucket!r}; check its name, or create it") from error
-                raise
-
-    def stat(self, uri: str) -> FileInfo:
-        """Describe one object; no download."""
-        blob = self._found(uri)
-        return FileInfo(uri, int(blob.size), blob.crc32c)
+        return _described(uri, blob)
 
     def _object(self, uri: str, bucket: str, name: str) -> FileInfo | None:
         """Describe one object, or None; by a listing, which tells a missing bucket from a missing object."""
         # Of all names that begin so, the very name is the first.
         for blob in self._listed(uri, bucket, name, limit=1):
             if blob.name == name and not name.endswith("/"):
-                return FileInfo(f"{GCS_SCHEME}{bucket}/{name}", int(blob.size), blob.crc32c)
+                return _described(f"{GCS_SCHEME}{bucket}/{name}", blob)
         return None
 
     def exists(self, uri: str) -> bool:
@@ -249,7 +193,7 @@ class GcsStore:
         name = name.rstrip("/")
         prefix = f"{GCS_SCHEME}{bucket}/"
         found = [
-            FileInfo(prefix + blob.name, int(blob.size), blob.crc32c)
+            _described(prefix + blob.name, blob)
             for blob in self._listed(uri, bucket, f"{name}/" if name else "")
             # The console marks folders by empty objects whose names end in a slash.
             if not blob.name.endswith("/")
@@ -262,7 +206,7 @@ class GcsStore:
     def remove(self, uri: str) -> None:
         """Remove one object; a missing one is fine."""
         try:
-            with _reported(uri, "remove"):
+            with reported(uri, "remove"):
                 self._blob(uri).delete(**self._call)
         except StorageError as error:
             if not isinstance(error.__cause__, api_errors.NotFound):
@@ -282,33 +226,53 @@ class GcsStore:
     @contextmanager
     def local_folder(self, uri: str) -> Generator[Path]:
         """Download every object under `uri/` to a temporary folder, checksum by checksum."""
-        files = self.list_files(uri)
-        base = uri.rstrip("/") + "/"
-        if not files:
-            raise StorageError(f"{uri}: there is no object under this folder; check the path")
-        if files[0].uri == uri.rstrip("/"):
-            raise StorageError(f"{uri}: is a file where a folder is expected; name the folder that holds it")
+        files = relative_names(uri, self.list_files(uri))
         with _scratch_folder(uri) as scratch:
-            for info in files:
-                self._download(info, scratch, info.uri[len(base) :])
+            self.download((info, scratch / name) for name, info in files.items())
             yield scratch
 
-    def _download(self, info: FileInfo, folder: Path, name: str) -> None:
-        # An object's name may hold anything: none may lead out of the folder.
-        if ".." in PurePosixPath(name).parts or name.startswith("/"):
-            raise StorageError(f"{info.uri}: the object's name is not a plain path; rename the object")
-        target = folder / name
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise StorageError(f"{info.uri}: an object is named like its folder; rename one of them") from error
-        blob = self._found(info.uri)
-        with written_file(target, info.uri) as handle, _reported(info.uri, "read"):
-            blob.download_to_file(handle, raw_download=True, checksum=None, **self._call)
-        if blob.crc32c is not None and file_crc32c(target) != blob.crc32c:
-            raise StorageError(
-                f"{info.uri}: cannot read: the bytes were damaged on their way (their CRC-32C differs); run it again"
-            )
+    def download(self, files: Iterable[tuple[FileInfo, Path]]) -> None:
+        """Download objects to local paths, several at once.
+
+        Each file appears, or takes the place of another one, once it is whole and its checksum is right. Folders
+        are made. After a failure, files that were finished stay. Memory: about 40 MiB for each of four at once.
+
+        Raises:
+            StorageError: An object cannot be read, is damaged on its way, or a file cannot be written.
+        """
+        stop = threading.Event()
+
+        def copy(info: FileInfo, target: Path) -> None:
+            ranged = self._ranged(info, in_order=True)
+            with closing(ranged), LocalStore().create(str(target)) as handle:
+                # The last of these also compares the checksum.
+                for start in range(0, ranged.size, RANGE_BYTES):
+                    if stop.is_set():
+                        raise CancelledError
+                    handle.write(ranged.read_at(start, RANGE_BYTES))
+
+        def copy_unless_stopped(info: FileInfo, target: Path) -> None:
+            try:
+                if not stop.is_set():
+                    copy(info, target)
+            except BaseException:
+                stop.set()
+                raise
+
+        with ThreadPoolExecutor(_FILES_AT_ONCE, "driftline-download") as threads:
+            try:
+                done = [threads.submit(copy_unless_stopped, info, target) for info, target in files]
+                wait(done, return_when=FIRST_EXCEPTION)
+            finally:
+                # Also when interrupted here: the others end at their next bytes.
+                stop.set()
+        errors = [error for error in (one.exception() for one in done) if error is not None]
+        for error in sorted(errors, key=lambda error: isinstance(error, CancelledError)):
+            raise error
+
+
+def _described(uri: str, blob: Any) -> FileInfo:
+    return FileInfo(uri, int(blob.size), blob.crc32c, str(blob.generation))
 
 
 @contextmanager

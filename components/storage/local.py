@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn, cast
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from driftline.components.errors import StorageError, UsageError
-from driftline.components.storage.location import FileInfo, unlinked_on_error
+from driftline.components.storage.location import ANY, FileInfo, Over, conflict, unlinked_on_error
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 _BUFFER_BYTES = 1 << 20
 # A file under construction is `.<name>.<random>.part` in the target's folder: only a process killed outright
 # leaves one behind, and no listing shows it.
-_PART_SUFFIX = ".part"
+PART_SUFFIX = ".part"
 
 _REASONS = {
     errno.ENOENT: "there is no such file or folder; check the path",
@@ -58,15 +60,64 @@ def _reported(path: str | Path, doing: str) -> Generator[None]:
         raise local_error(path, doing, error) from error
 
 
+def _described(uri: str, state: os.stat_result) -> FileInfo:
+    version = f"{state.st_ino}-{state.st_mtime_ns}-{state.st_size}"
+    return FileInfo(uri, state.st_size, version=version)
+
+
+def _put(part: Path, target: Path, uri: str, over: Over) -> None:
+    """Give the file `part` the name `target` where `over` allows it.
+
+    Raises:
+        StorageConflict: It does not; `part` is still there.
+        OSError: The system refuses.
+    """
+    if over is ANY:
+        part.replace(target)
+        return
+    if over is None:
+        try:
+            os.link(part, target)
+        except FileExistsError:
+            raise conflict(uri, over) from None
+        except OSError as error:
+            # Some network and FUSE file systems have no links: checked below instead.
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EMLINK):
+                raise
+        else:
+            part.unlink(missing_ok=True)
+            return
+    with _folder_locked(target.parent):
+        try:
+            there = _described(uri, target.stat()).version
+        except FileNotFoundError:
+            there = None
+        if there != (None if over is None else over.version):
+            raise conflict(uri, over)
+        part.replace(target)
+
+
+@contextmanager
+def _folder_locked(folder: Path) -> Generator[None]:
+    """Keep out other processes that look before they rename; without effect where the file system has no locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)  # unlocks
+
+
 class _LocalFile(io.FileIO):
     """A raw file whose failures are StorageErrors: a full disk shows while writing, not while opening."""
 
-    def __init__(self, path: Path, mode: str) -> None:
+    def __init__(self, path: Path, mode: str, shown: str | Path) -> None:
         super().__init__(path, mode)
-        self._path = path
+        self._shown = shown
 
     def _fail(self, doing: str, error: OSError) -> NoReturn:
-        raise local_error(self._path, doing, error) from error
+        raise local_error(self._shown, doing, error) from error
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         try:
@@ -96,7 +147,7 @@ def written_file(path: Path, shown: str | Path) -> Generator[BinaryIO]:
         shown: The name to use in messages.
     """
     with _reported(shown, "write"):
-        raw = _LocalFile(path, "xb")
+        raw = _LocalFile(path, "xb", shown)
     with unlinked_on_error(path):
         handle = io.BufferedWriter(raw, _BUFFER_BYTES)
         try:
@@ -119,34 +170,35 @@ def written_file(path: Path, shown: str | Path) -> Generator[BinaryIO]:
 class LocalStore:
     """The store of plain files."""
 
-    def open_read(self, uri: str) -> BinaryIO:
+    def open_read(self, file: str | FileInfo) -> BinaryIO:
         """Open a file for reading."""
+        uri = file.uri if isinstance(file, FileInfo) else file
         with _reported(uri, "read"):
-            return io.BufferedReader(_LocalFile(Path(uri), "rb"), _BUFFER_BYTES)
+            return io.BufferedReader(_LocalFile(Path(uri), "rb", uri), _BUFFER_BYTES)
 
     @contextmanager
-    def create(self, uri: str) -> Generator[BinaryIO]:
-        """Write to a temporary file beside the target, then rename it over the target."""
+    def create(self, uri: str, over: Over = ANY) -> Generator[BinaryIO]:
+        """Write to a temporary file beside the target, then rename it over the target where `over` allows it."""
         target = Path(uri)
         with _reported(uri, "write"):
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         # A name of the greatest length still leaves room for the temporary one.
-        part = target.with_name(f".{target.name[:64]}.{secrets.token_hex(8)}{_PART_SUFFIX}")
+        part = target.with_name(f".{target.name[:64]}.{secrets.token_hex(8)}{PART_SUFFIX}")
         with written_file(part, uri) as handle:
             yield handle
         with unlinked_on_error(part), _reported(uri, "write"):
-            part.replace(target)
+            _put(part, target, uri, over)
 
     def stat(self, uri: str) -> FileInfo:
         """Describe one file."""
         with _reported(uri, "read"):
             path = Path(uri)
-            size = path.stat().st_size
-            if path.is_dir():
+            found = path.stat()
+            if stat.S_ISDIR(found.st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        return FileInfo(uri, size)
+        return _described(uri, found)
 
     def exists(self, uri: str) -> bool:
         """Say whether a file or a folder is there."""
@@ -167,12 +219,13 @@ class LocalStore:
             found: list[FileInfo] = []
             for folder, _, names in os.walk(uri, onerror=_raise):
                 for name in names:
-                    if name.startswith(".") and name.endswith(_PART_SUFFIX):
+                    if name.startswith(".") and name.endswith(PART_SUFFIX):
                         continue
                     path = Path(folder, name)
                     # A dangling link, or a file removed meanwhile, is no file.
-                    if path.is_file():
-                        found.append(FileInfo(str(path), path.stat().st_size))
+                    with suppress(FileNotFoundError):
+                        if path.is_file():
+                            found.append(_described(str(path), path.stat()))
         return sorted(found, key=lambda info: info.uri)
 
     def remove(self, uri: str) -> None:
@@ -206,8 +259,3 @@ class LocalStore:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def as_binary(handle: io.RawIOBase) -> BinaryIO:
-    """Buffer a raw reader, so that small reads are cheap."""
-    return cast("BinaryIO", io.BufferedReader(handle, _BUFFER_BYTES))

@@ -6,11 +6,12 @@ import re
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, Protocol
+from enum import Enum
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Final, Literal, Protocol, TypeAlias
 from urllib.parse import unquote
 
-from driftline.components.errors import UsageError
+from driftline.components.errors import StorageConflict, StorageError, UsageError
 
 GCS_SCHEME = "gs://"
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -26,21 +27,35 @@ class FileInfo:
         size: Bytes.
         crc32c: Base64 of the big-endian CRC-32C, as Google Cloud Storage reports it; None where it is known
             only by reading the file (`store.crc32c` does so).
+        version: Which of the contents that its name has had: an object's generation; a local file's inode, time
+            of change in ns and size. Good for comparing and for `store.create` alone. Empty where unknown.
     """
 
     uri: str
     size: int
     crc32c: str | None = None
+    version: str = ""
+
+
+class _Any(Enum):
+    ANY = "any"
+
+
+ANY: Final = _Any.ANY
+"""For `store.create`: write over whatever is there."""
+
+Over: TypeAlias = FileInfo | Literal[_Any.ANY] | None
+"""What may be written over: anything (`ANY`), nothing (None), or one version of a file."""
 
 
 class Store(Protocol):
     """What a place for files must offer; `store` documents each function. Failures are StorageErrors."""
 
-    def open_read(self, uri: str) -> BinaryIO:
+    def open_read(self, file: str | FileInfo) -> BinaryIO:
         """Open for reading; seekable."""
         ...
 
-    def create(self, uri: str) -> AbstractContextManager[BinaryIO]:
+    def create(self, uri: str, over: Over = ANY) -> AbstractContextManager[BinaryIO]:
         """Write a file that becomes visible whole, at a clean exit."""
         ...
 
@@ -138,3 +153,51 @@ def unlinked_on_error(path: Path) -> Generator[None]:
     finally:
         if not done:
             path.unlink(missing_ok=True)
+
+
+def conflict(uri: str, over: Over) -> StorageConflict:
+    """The error for a file that is not what was to be written over."""
+    if over is None:
+        return StorageConflict(
+            f"{uri}: is there already, where nothing was expected; it stays as it is: look at it, then write over it, "
+            "or choose another name"
+        )
+    return StorageConflict(
+        f"{uri}: was replaced or removed since it was looked at; what is there stays as it is: look at it again"
+    )
+
+
+def checked_version(uri: str, over: FileInfo) -> str:
+    """The version that is to be written over.
+
+    Raises:
+        UsageError: It is unknown.
+    """
+    if not over.version:
+        raise UsageError(f"{uri}: the version to write over is unknown; describe the file by store.stat first")
+    return over.version
+
+
+def relative_names(uri: str, files: list[FileInfo]) -> dict[str, FileInfo]:
+    """The names, within the gs:// folder `uri`, of the objects that were found there.
+
+    Raises:
+        StorageError: There are none, `uri` is an object itself, or a name cannot be one of a local file.
+    """
+    base = uri.rstrip("/") + "/"
+    if not files:
+        raise StorageError(f"{uri}: there is no object under this folder; check the path")
+    if files[0].uri == uri.rstrip("/"):
+        raise StorageError(f"{uri}: is a file where a folder is expected; name the folder that holds it")
+    names: dict[str, FileInfo] = {}
+    for info in files:
+        name = info.uri[len(base) :]
+        # An object's name may hold anything: none may lead out of the folder.
+        plain = PurePosixPath(name)
+        if plain.is_absolute() or ".." in plain.parts or "\0" in name or str(plain) != name:
+            raise StorageError(f"{info.uri}: the object's name is not a plain path; rename the object")
+        names[name] = info
+    for name, info in names.items():
+        if any(str(parent) in names for parent in PurePosixPath(name).parents):
+            raise StorageError(f"{info.uri}: an object is named like its folder; rename one of them")
+    return names

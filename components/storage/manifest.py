@@ -6,17 +6,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, cast
 
 from driftline.components.errors import DataError
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "driftline.embeddings"
-VERSION = 1
+VERSION = 2
 DTYPES = ("float32", "float16")
 
 _SHARD_KEYS = {"name": str, "rows": int, "bytes": int, "crc32c": str}
-_KEYS = {
+_KEYS: dict[str, type | tuple[type, ...]] = {
     "format": str,
     "version": int,
     "model": str,
@@ -28,11 +29,13 @@ _KEYS = {
     "columns": list,
     "shards": list,
 }
+_NO_DELETES_VERSION = 1
+"""Version 2 added the deletes, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One Parquet file of a dataset.
+    """One Parquet file of a dataset: a shard, or the deletes.
 
     Attributes:
         name: Its name within the dataset's folder.
@@ -57,10 +60,16 @@ class Shard:
                 "least 1 row, 1 byte and a checksum: write the shard again"
             )
 
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {"name": self.name, "rows": self.rows, "bytes": self.bytes, "crc32c": self.crc32c}
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What an embeddings dataset holds. Rows are numbered through the shards, in this order, from 0.
+
+    Rows that the deletes name are not there for a reader: they are neither counted nor numbered.
 
     Attributes:
         model: The name of the model that made the vectors.
@@ -70,9 +79,11 @@ class Manifest:
         dtype: `float32` or `float16`.
         columns: The names of the carried columns, in the shards' order.
         shards: The shards, at least one.
+        deletes: The file that names the rows to leave out (`deletes.write_deletes`); None where there are none.
 
     Raises:
-        DataError: A value is not possible, or two shards or columns bear one name.
+        DataError: A value is not possible, two files or columns bear one name, or more rows are left out than
+            there are.
     """
 
     model: str
@@ -82,6 +93,7 @@ class Manifest:
     dtype: str
     columns: tuple[str, ...]
     shards: tuple[Shard, ...]
+    deletes: Shard | None = None
 
     def __post_init__(self) -> None:
         names = [shard.name for shard in self.shards]
@@ -93,16 +105,37 @@ class Manifest:
             raise DataError("manifest: expected at least one shard, and each named once; write it again")
         if len({"id", "embedding", *self.columns}) != len(self.columns) + 2:
             raise DataError("manifest: a column's name is there twice; give each column its own name")
+        if self.deletes is not None:
+            if self.deletes.name in names:
+                raise DataError(f"manifest: {self.deletes.name!r} is a shard and the deletes; write it again")
+            if self.deletes.rows > self.stored_rows:
+                raise DataError(
+                    f"manifest: {self.deletes.rows} rows are to be left out, the shards have {self.stored_rows}; "
+                    "restore it or run the backfill again"
+                )
 
     @property
     def rows(self) -> int:
-        """Rows of all shards together."""
+        """Rows that readers see: those of all shards together, less the deleted ones. May be 0."""
+        return self.stored_rows - (0 if self.deletes is None else self.deletes.rows)
+
+    @property
+    def stored_rows(self) -> int:
+        """Rows of all shards together, the deleted ones included."""
         return sum(shard.rows for shard in self.shards)
 
     @property
     def digest(self) -> str:
-        """`sha256:` and the hexadecimal SHA-256 of the manifest's canonical JSON: the dataset's identity."""
-        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """`sha256:` and the hexadecimal SHA-256 of the manifest's canonical JSON: the dataset's identity.
+
+        Without deletes it is that of the manifest's version 1, so that a dataset keeps its identity when its manifest
+        is written again.
+        """
+        record = self.to_json()
+        if self.deletes is None:
+            del record["deletes"]
+            record["version"] = _NO_DELETES_VERSION
+        canonical = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -117,15 +150,13 @@ class Manifest:
             "dtype": self.dtype,
             "rows": self.rows,
             "columns": list(self.columns),
-            "shards": [
-                {"name": shard.name, "rows": shard.rows, "bytes": shard.bytes, "crc32c": shard.crc32c}
-                for shard in self.shards
-            ],
+            "shards": [shard.to_json() for shard in self.shards],
+            "deletes": None if self.deletes is None else self.deletes.to_json(),
         }
 
     @classmethod
     def from_json(cls, value: object) -> Manifest:
-        """Read what `to_json` gave: nothing may be missing, and no key be unknown to this version.
+        """Read what `to_json` gave, in this version or 1: nothing may be missing, and no key be unknown.
 
         Raises:
             DataError: It is not the manifest of an embeddings dataset, or of another version.
@@ -137,12 +168,14 @@ class Manifest:
             raise DataError(
                 f"manifest: the format is {record.get('format')!r}, not {FORMAT!r}; name an embeddings dataset"
             )
-        if record.get("version") != VERSION:
+        version = record.get("version")
+        if version not in (_NO_DELETES_VERSION, VERSION):
             raise DataError(
-                f"manifest: version {record.get('version')!r} cannot be read, this Driftline reads version "
-                f"{VERSION}; update Driftline or run the backfill again"
+                f"manifest: version {version!r} cannot be read, this Driftline reads versions "
+                f"{_NO_DELETES_VERSION} and {VERSION}; update Driftline or run the backfill again"
             )
-        _check_keys("manifest", record, _KEYS)
+        deletes_key = {} if version == _NO_DELETES_VERSION else {"deletes": (dict, NoneType)}
+        _check_keys("manifest", record, {**_KEYS, **deletes_key})
         for name in record["columns"]:
             if not isinstance(name, str):
                 raise DataError(f"manifest: column {name!r} is not a name; restore it or run the backfill again")
@@ -150,8 +183,8 @@ class Manifest:
         for i, entry in enumerate(record["shards"]):
             if not isinstance(entry, dict):
                 raise DataError(f"manifest: shard {i} is not an object; restore it or run the backfill again")
-            _check_keys(f"manifest: shard {i}", cast("dict[str, Any]", entry), _SHARD_KEYS)
-            shards.append(Shard(**cast("dict[str, Any]", entry)))
+            shards.append(_shard(f"manifest: shard {i}", cast("dict[str, Any]", entry)))
+        deletes = record.get("deletes")
         manifest = cls(
             model=record["model"],
             revision=record["revision"],
@@ -160,11 +193,13 @@ class Manifest:
             dtype=record["dtype"],
             columns=tuple(record["columns"]),
             shards=tuple(shards),
+            deletes=None if deletes is None else _shard("manifest: the deletes", deletes),
         )
         if manifest.rows != record["rows"]:
+            less = "" if manifest.deletes is None else f", less the {manifest.deletes.rows} deleted"
             raise DataError(
-                f"manifest: {record['rows']} rows are stated, the shards have {manifest.rows}; restore it or run "
-                "the backfill again"
+                f"manifest: {record['rows']} rows are stated, the shards have {manifest.stored_rows}{less}; restore it "
+                "or run the backfill again"
             )
         return manifest
 
@@ -182,7 +217,12 @@ def check_shard_name(name: str) -> None:
         )
 
 
-def _check_keys(what: str, record: Mapping[str, Any], wanted: Mapping[str, type]) -> None:
+def _shard(what: str, record: dict[str, Any]) -> Shard:
+    _check_keys(what, record, _SHARD_KEYS)
+    return Shard(**record)
+
+
+def _check_keys(what: str, record: Mapping[str, Any], wanted: Mapping[str, type | tuple[type, ...]]) -> None:
     missing = sorted(wanted.keys() - record.keys())
     unknown = sorted(record.keys() - wanted.keys())
     if missing or unknown:
@@ -191,9 +231,11 @@ def _check_keys(what: str, record: Mapping[str, Any], wanted: Mapping[str, type]
             "restore it or run the backfill again"
         )
     for key, kind in wanted.items():
+        kinds = kind if isinstance(kind, tuple) else (kind,)
         # By type, not isinstance: true is no number.
-        if type(record[key]) is not kind:
+        if type(record[key]) not in kinds:
             raise DataError(
-                f"{what}: {key!r} is {json.dumps(record[key], default=str)[:40]}, expected {kind.__name__}; "
-                "restore it or run the backfill again"
+                f"{what}: {key!r} is {json.dumps(record[key], default=str)[:40]}, expected "
+                f"{' or '.join('null' if one is NoneType else one.__name__ for one in kinds)}; restore it or run the "
+                "backfill again"
             )

@@ -9,66 +9,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from driftline.components.errors import DataError, StorageError, UsageError
+from driftline.components.errors import DataError, UsageError
 from driftline.components.storage import store
-from driftline.components.storage.checksum import stream_crc32c
-from driftline.components.storage.manifest import (
-    DTYPES,
-    MANIFEST_NAME,
-    Manifest,
-    Shard,
-    check_shard_name,
-)
+from driftline.components.storage.deletes import read_deletes
+from driftline.components.storage.location import ANY, Over
+from driftline.components.storage.manifest import MANIFEST_NAME, Manifest, Shard, check_shard_name
+from driftline.components.storage.shard_checks import check_shard, finished_shard, verify_shard
+from driftline.components.storage.shard_format import KEY, embedding_type, vectors_of
 
-_KEY = b"driftline.key"
-
-
-def embedding_type(dimension: int, dtype: str) -> pa.DataType:
-    """The Arrow type of the `embedding` column.
-
-    Raises:
-        UsageError: The dimension is not positive, or the dtype not `float32` or `float16`.
-    """
-    if dimension < 1 or dtype not in DTYPES:
-        raise UsageError(f"dimension {dimension}, dtype {dtype!r}: expected at least 1, and {' or '.join(DTYPES)}")
-    item = pa.float32() if dtype == "float32" else pa.float16()
-    # Not nullable: Parquet then keeps no levels for it, which reads 1.5 times as fast.
-    return pa.list_(pa.field("element", item, nullable=False), dimension)
-
-
-def vectors_of(column: pa.Array, dimension: int) -> npt.NDArray[Any]:
-    """View a list column as a matrix, without a copy where Arrow allows.
-
-    Args:
-        column: A list or fixed-size list array of numbers, without nulls.
-        dimension: Numbers in each list.
-
-    Returns:
-        Shape (rows, dimension), of the column's dtype; may be read-only.
-
-    Raises:
-        ValueError: A list is null, has a null in it, or another length.
-    """
-    kind = column.type
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    if not lists or not pa.types.is_floating(kind.value_type):
-        raise ValueError(f"holds {kind}, not lists of float32 or float16")
-    if pa.types.is_fixed_size_list(kind):
-        if kind.list_size != dimension:
-            raise ValueError(f"holds vectors of {kind.list_size} numbers, not {dimension}")
-    elif len(column):
-        lengths = np.diff(column.offsets.to_numpy())
-        wrong = np.flatnonzero(lengths != dimension)
-        if column.null_count == 0 and wrong.size:
-            raise ValueError(f"row {wrong[0] + 1} is a vector of {lengths[wrong[0]]} numbers, not {dimension}")
-    values = column.flatten()
-    if column.null_count or values.null_count:
-        raise ValueError("holds nulls where numbers are expected")
-    return values.to_numpy(zero_copy_only=False).reshape(len(column), dimension)
+__all__ = ["finished_shard", "verify_shard", "write_manifest", "write_shard"]
 
 
 def write_shard(
@@ -80,6 +32,7 @@ def write_shard(
     dtype: str,
     key: str,
     row_group_rows: int = 4096,
+    over: Over = ANY,
 ) -> Shard:
     """Write one shard; it becomes visible whole, or not at all.
 
@@ -96,6 +49,7 @@ def write_shard(
         dtype: `float32` or `float16`: what is stored; wider numbers are rounded.
         key: Identifies the texts, the model and the settings that the shard comes from, for `finished_shard`.
         row_group_rows: Rows in a row group: what a reader reads at once.
+        over: What may be there already, and is replaced: anything, nothing (None), or that very version of a file.
 
     Returns:
         The shard, with its rows, size and checksum.
@@ -103,6 +57,7 @@ def write_shard(
     Raises:
         DataError: A vector has a NaN or an infinity, or the wrong length; an id is null; there are no rows.
         UsageError: A setting is out of range.
+        StorageConflict: Something else is there than `over` allows; it stays.
         StorageError: The shard cannot be written.
     """
     check_shard_name(name)
@@ -121,7 +76,7 @@ def write_shard(
         "column_encoding": {"embedding.list.element": "BYTE_STREAM_SPLIT"},
     }
     rows = 0
-    with store.create(uri) as handle:
+    with store.create(uri, over=over) as handle:
         with pq.ParquetWriter(handle, schema, **settings) as writer:
             for table in _row_groups(uri, _chain(first, incoming), schema, row_group_rows):
                 writer.write_table(_checked(uri, table, rows, dimension, schema), row_group_size=row_group_rows)
@@ -148,7 +103,7 @@ def _shard_schema(uri: str, given: pa.Schema, kind: pa.DataType, key: str) -> pa
             pa.field("embedding", kind, nullable=False),
             *carried,
         ],
-        metadata={_KEY: key.encode()},
+        metadata={KEY: key.encode()},
     )
 
 
@@ -219,69 +174,21 @@ def _checked(uri: str, table: pa.Table, first: int, dimension: int, schema: pa.S
     return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
 
-def finished_shard(folder: str, name: str, key: str) -> Shard | None:
-    """Describe a shard that is there already, whole and written with the same key; else None.
+def write_manifest(folder: str, manifest: Manifest, *, over: Over = ANY) -> None:
+    """Write a dataset's manifest, after a look at every shard and the deletes: from here on the dataset is there.
 
-    Reads the footer, and locally the whole file for its checksum.
-
-    Raises:
-        StorageError: It cannot be known.
-    """
-    check_shard_name(name)
-    uri = store.join(folder, name)
-    if not store.exists(uri):
-        return None
-    info = store.stat(uri)
-    with store.open_read(uri) as handle:
-        try:
-            with pq.ParquetFile(handle) as file:
-                metadata = file.metadata
-                written = (file.schema_arrow.metadata or {}).get(_KEY)
-        except StorageError:
-            raise
-        except (pa.ArrowException, OSError):
-            return None
-        if written != key.encode() or metadata.num_rows < 1:
-            return None
-        checksum = info.crc32c
-        if checksum is None:
-            handle.seek(0)
-            checksum = stream_crc32c(handle)
-    return Shard(name, metadata.num_rows, info.size, checksum)
-
-
-def write_manifest(folder: str, manifest: Manifest) -> None:
-    """Write a dataset's manifest, after a look at every shard: from here on the dataset is there.
+    Args:
+        folder: The dataset's folder.
+        manifest: What is in it.
+        over: What manifest it may replace, as of `store.create`.
 
     Raises:
-        DataError: A shard is missing, or has another size or checksum than the manifest says.
+        StorageConflict: Another manifest is there than `over` says.
+        DataError: A shard is missing, or has another size or checksum than the manifest says, or the deletes name
+            what is not there.
         StorageError: The manifest cannot be written, or a shard not be looked at.
     """
     for shard in manifest.shards:
         check_shard(store.join(folder, shard.name), shard)
-    store.write_json(store.join(folder, MANIFEST_NAME), manifest.to_json())
-
-
-def check_shard(uri: str, shard: Shard) -> None:
-    """Compare a shard's size and checksum with its description.
-
-    Of a gs:// object by its metadata; a local file is streamed once.
-
-    Raises:
-        DataError: It is missing or differs.
-        StorageError: It cannot be looked at.
-    """
-    if not store.exists(uri):
-        raise DataError(f"{uri}: the shard is missing; restore it or run the backfill again")
-    info = store.stat(uri)
-    if info.size != shard.bytes:
-        raise DataError(
-            f"{uri}: the shard has {info.size} bytes, its manifest says {shard.bytes}; restore it or run the "
-            "backfill again"
-        )
-    found = store.crc32c(info)
-    if found != shard.crc32c:
-        raise DataError(
-            f"{uri}: the shard's crc32c is {found}, its manifest says {shard.crc32c}; restore it or run the "
-            "backfill again"
-        )
+    read_deletes(folder, manifest)
+    store.write_json(store.join(folder, MANIFEST_NAME), manifest.to_json(), over=over)

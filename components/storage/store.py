@@ -13,12 +13,26 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from driftline.components.errors import DataError
+from driftline.components.storage.cache import cached_copy
 from driftline.components.storage.checksum import stream_crc32c
 from driftline.components.storage.local import LocalStore
-from driftline.components.storage.location import FileInfo, Store, is_gcs, join, normalised
+from driftline.components.storage.location import (
+    ANY,
+    FileInfo,
+    Over,
+    Store,
+    checked_version,
+    is_gcs,
+    join,
+    normalised,
+    relative_names,
+)
 
 __all__ = [
+    "ANY",
     "FileInfo",
+    "Over",
+    "cached_folder",
     "crc32c",
     "create",
     "exists",
@@ -48,31 +62,49 @@ def _store(uri: str) -> tuple[Store, str]:
     return gcs.default_store(), place
 
 
-def open_read(uri: str) -> BinaryIO:
+def open_read(file: str | FileInfo) -> BinaryIO:
     """Open a file for reading in binary; seekable.
 
-    A gs:// object is read by ranges of a few MiB as they are asked for, and stays the same object to the end:
-    one that is replaced meanwhile fails instead of changing under the reader.
+    A gs:// object stays the same object to the end: one that is replaced meanwhile fails instead of changing
+    under the reader. Of one described by a FileInfo exactly the version described is read, and a request is saved.
+    What is asked for is fetched by ranges of at most 4 MiB; large reads, and those who read on in order, have
+    several requests in flight at once (about 40 MiB of memory, threads that end with `close`). Whoever has read
+    all bytes in order has had them compared with the object's checksum.
 
     Raises:
-        StorageError: It is missing, a folder, not readable or not reachable.
+        StorageError: It is missing, a folder, not readable or not reachable; while reading, that it is damaged.
     """
+    uri = file.uri if isinstance(file, FileInfo) else file
     store, place = _store(uri)
-    return store.open_read(place)
+    return store.open_read(file if isinstance(file, FileInfo) else place)
 
 
 @contextmanager
-def create(uri: str) -> Generator[BinaryIO]:
+def create(uri: str, *, over: Over = ANY) -> Generator[BinaryIO]:
     """Write a file whose content becomes visible whole at a clean exit, or not at all.
 
-    A file that is there already is replaced. Local parent folders are made. For gs:// the content goes to a
-    temporary local file first (so TMPDIR must have room for it) and is uploaded with its checksum.
+    Local parent folders are made. For gs:// the content goes to a temporary local file first (so TMPDIR must have
+    room for it) and is uploaded with its checksum.
+
+    Conditions hold at the moment when the file becomes visible. On gs:// the service itself compares. Locally,
+    "nothing is there" is decided by the file system as well; "that very version" is compared, under a lock of the
+    folder, just before the rename: a process that writes without a condition in that instant, or one on another
+    machine where a network file system has no locks, can lose what it wrote. The same is true of "nothing is
+    there" on file systems without hard links.
+
+    Args:
+        uri: The file.
+        over: What it may replace: `ANY`, whatever is there; None, nothing; a FileInfo, that very version of it.
 
     Raises:
-        StorageError: It cannot be written.
+        StorageConflict: Something else is there than `over` says; it stays as it is.
+        StorageError: It cannot be written; what is there stays as it is.
+        UsageError: `over` has no version.
     """
     store, place = _store(uri)
-    with store.create(place) as handle:
+    if isinstance(over, FileInfo):
+        checked_version(uri, over)
+    with store.create(place, over) as handle:
         yield handle
 
 
@@ -86,13 +118,14 @@ def read_bytes(uri: str) -> bytes:
         return handle.read()
 
 
-def write_bytes(uri: str, content: bytes) -> None:
-    """Write a whole file, atomically.
+def write_bytes(uri: str, content: bytes, *, over: Over = ANY) -> None:
+    """Write a whole file, atomically; `over` as for `create`.
 
     Raises:
+        StorageConflict: Something else is there than `over` says.
         StorageError: It cannot be written.
     """
-    with create(uri) as handle:
+    with create(uri, over=over) as handle:
         handle.write(content)
 
 
@@ -110,10 +143,11 @@ def read_json(uri: str) -> Any:
         raise DataError(f"{uri}: is not JSON ({error}); restore the file or write it again") from error
 
 
-def write_json(uri: str, value: Any) -> None:
-    """Write a value as JSON (UTF-8, sorted keys, indented by 2), atomically.
+def write_json(uri: str, value: Any, *, over: Over = ANY) -> None:
+    """Write a value as JSON (UTF-8, sorted keys, indented by 2), atomically; `over` as for `create`.
 
     Raises:
+        StorageConflict: Something else is there than `over` says.
         StorageError: It cannot be written.
         DataError: The value is not JSON: NaN, infinity, or an object of another type.
     """
@@ -124,7 +158,7 @@ def write_json(uri: str, value: Any) -> None:
         raise DataError(
             f"{uri}: the value to write is not JSON ({error}); give finite numbers, strings, lists and mappings"
         ) from error
-    write_bytes(uri, content)
+    write_bytes(uri, content, over=over)
 
 
 def stat(uri: str) -> FileInfo:
@@ -148,7 +182,7 @@ def crc32c(file: str | FileInfo) -> str:
     info = file if isinstance(file, FileInfo) else stat(file)
     if info.crc32c is not None:
         return info.crc32c
-    with open_read(info.uri) as handle:
+    with open_read(info) as handle:
         return stream_crc32c(handle)
 
 
@@ -209,3 +243,31 @@ def local_folder(uri: str) -> Generator[Path]:
     store, place = _store(uri)
     with store.local_folder(place) as path:
         yield path
+
+
+@contextmanager
+def cached_folder(uri: str, cache: Path | None) -> Generator[Path]:
+    """Yield a folder as a local path, as `local_folder` does, downloading a gs:// one once per machine.
+
+    Copies lie in `cache` by their content (names, sizes, checksums), so a folder that has changed is another one.
+    Any number of processes may use a cache at once: one downloads, the others wait for it. A copy that is used is
+    whole: files are compared with their checksums as they are downloaded, and one that was touched since is
+    compared again or downloaded again; a download that was killed is taken up where it was. Nothing is ever
+    deleted: whoever owns the cache does that, while nobody uses it.
+
+    Args:
+        uri: The folder. A local one is yielded itself: do not write to it, nor to a copy.
+        cache: Where the copies lie, made if need be; None for a copy in a temporary folder.
+
+    Raises:
+        StorageError: It is missing, a file, or not readable, or the cache cannot be written.
+    """
+    place = normalised(uri)
+    if cache is None or not is_gcs(place):
+        with local_folder(uri) as path:
+            yield path
+        return
+    from driftline.components.storage import gcs
+
+    store = gcs.default_store()
+    yield cached_copy(place, relative_names(place, store.list_files(place)), cache, store.download)

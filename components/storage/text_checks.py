@@ -1,4 +1,4 @@
-"""The rules for ids and texts: present, not blank, and no id twice."""
+"""No id twice, among any number of files."""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow ships no types)
@@ -10,32 +10,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from driftline.components.errors import DataError
-from driftline.components.storage.text_rows import RowBatch, TextColumns
+from driftline.components.storage.text_rows import RowBatch
 
 # Equal hashes looked into at a time: bounds the memory of the second pass when every id is there twice.
 _CANDIDATES_AT_ONCE = 1 << 16
-
-
-def check_rows(uri: str, columns: TextColumns, batch: RowBatch) -> None:
-    """Check that every id and every text of a batch is there and not blank.
-
-    Raises:
-        DataError: One is null, empty or only white space; the first such row is named.
-    """
-    for name, values, what in ((columns.id, batch.ids, "id"), (columns.text, batch.texts, "text")):
-        blank = pc.equal(pc.utf8_trim_whitespace(values), "")
-        row = int(pc.index(pc.fill_null(blank, True), True).as_py())
-        if row < 0:
-            continue
-        value = values[row].as_py()
-        state = "null" if value is None else "empty" if value == "" else "only white space"
-        raise DataError(
-            f"{uri}: column {name!r}, row {batch.first_row + row + 1}: the {what} is {state}; remove the row, or "
-            f"give it {'an id' if what == 'id' else 'a text'}"
-        )
 
 
 class IdIndex:
@@ -51,12 +31,12 @@ class IdIndex:
         """Remember the ids of a batch (strings, no nulls), as 64-bit hashes."""
         self._hashes.append(_hashes(ids))
 
-    def check(self, read_again: Callable[[], Iterator[tuple[str, int, pa.Array]]]) -> None:
+    def check(self, read_again: Callable[[], Iterator[tuple[str, RowBatch]]]) -> None:
         """Refuse ids that are there twice.
 
         Args:
-            read_again: Reads all ids once more, as (file, number of the first row, from 0, ids): called only
-                where two hashes are equal.
+            read_again: Reads all rows once more, each batch with its file: called only where two hashes are
+                equal.
 
         Raises:
             DataError: An id is there twice; both places are named.
@@ -78,12 +58,12 @@ def _hashes(ids: pa.Array) -> npt.NDArray[np.int64]:
     return np.fromiter(map(hash, ids.to_pylist()), dtype=np.int64, count=len(ids))
 
 
-def _check_candidates(twice: npt.NDArray[np.int64], ids: Iterator[tuple[str, int, pa.Array]]) -> None:
+def _check_candidates(twice: npt.NDArray[np.int64], batches: Iterator[tuple[str, RowBatch]]) -> None:
     places: dict[str, tuple[str, int]] = {}
-    for uri, first_row, batch in ids:
-        for index in np.flatnonzero(np.isin(_hashes(batch), twice)).tolist():
-            key: str = batch[index].as_py()
-            here = (uri, first_row + index + 1)
+    for uri, batch in batches:
+        for index in np.flatnonzero(np.isin(_hashes(batch.ids), twice)).tolist():
+            key: str = batch.ids[index].as_py()
+            here = (uri, int(batch.numbers[index]) + 1)
             before = places.setdefault(key, here)
             if before is not here:
                 raise DataError(

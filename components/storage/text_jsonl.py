@@ -7,170 +7,172 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 
 from driftline.components.errors import DataError
-from driftline.components.storage.arrow_types import JSON_TYPE
+from driftline.components.storage.text_jsonl_kinds import HALF, JsonKinds, json_cells, json_column, json_text
+from driftline.components.storage.text_lines import TextLines, decoded, text_lines, undamaged
 from driftline.components.storage.text_rows import (
     BATCH_BYTES,
     RESERVED,
     Carried,
+    Projection,
     RowBatch,
+    Start,
     TextColumns,
     check_names,
-    decoded,
-    text_lines,
 )
 
 # An escaped half of a surrogate pair: valid in pairs only, which json.loads does not demand.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_INT64 = range(-(2**63), 2**63)
-# Up to here every integer has its own float64, so that a column of both kinds loses nothing as doubles.
-_EXACT_IN_DOUBLE = 2**53
+_FRONT = Start()
+
+Record = dict[str, Any]
 
 
-class _JsonKinds:
-    """What kinds of values a JSONL column has shown so far."""
+@dataclass(slots=True)
+class _Gathered:
+    """Lines on their way into a batch: the first one's row, their objects, places, and those with replaced bytes."""
 
-    def __init__(self) -> None:
-        self.kinds: set[str] = set()
-        self.exact = True
-
-    def see(self, value: object) -> None:
-        if value is None:
-            return
-        if isinstance(value, bool):
-            self.kinds.add("bool")
-        elif isinstance(value, int):
-            self.kinds.add("int64" if value in _INT64 else JSON_TYPE)
-            self.exact = self.exact and abs(value) <= _EXACT_IN_DOUBLE
-        elif isinstance(value, float):
-            self.kinds.add("double")
-        else:
-            self.kinds.add("string" if isinstance(value, str) else JSON_TYPE)
-
-    def type_name(self) -> str:
-        if not self.kinds:
-            return "null"
-        if len(self.kinds) == 1:
-            return next(iter(self.kinds))
-        return "double" if self.kinds == {"int64", "double"} and self.exact else JSON_TYPE
-
-
-def _json_text(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-_CONVERT: dict[str, Callable[[Any], object]] = {"double": float, JSON_TYPE: _json_text}
-_JSON_ARROW = {
-    "null": pa.null(),
-    "bool": pa.bool_(),
-    "int64": pa.int64(),
-    "double": pa.float64(),
-    "string": pa.string(),
-    JSON_TYPE: pa.string(),
-}
+    first: int
+    records: list[Record] = field(default_factory=list)
+    places: list[str | int] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    mended: dict[str, list[int]] = field(default_factory=dict)
+    size: int = 0
 
 
 class JsonlTexts:
     """JSONL: one object a line; blank lines are skipped. Memory is bounded by a batch, 32 MiB and a line."""
 
-    def __init__(self, uri: str, columns: TextColumns, carried: Carried | None) -> None:
+    def __init__(self, uri: str, columns: TextColumns, projection: Projection, carried: Carried | None) -> None:
         self._uri = uri
         self._columns = columns
+        self._projection = projection
         self._carried = carried
-        self._seen: dict[str, _JsonKinds] = {}
+        self._kinds: dict[str, JsonKinds] = {}
+        self._looked_at: set[str] = set()
 
     def carried(self) -> Carried:
-        """The carried columns: as given, or as seen in the rows read so far."""
+        """The carried columns: as given, or as seen in the wanted rows read so far."""
         if self._carried is not None:
             return self._carried
-        return tuple((name, kinds.type_name()) for name, kinds in self._seen.items())
+        return tuple((name, kinds.type_name()) for name, kinds in self._kinds.items())
 
-    def batches(self, start: int, rows: int | None, batch_rows: int) -> Iterator[RowBatch]:
-        """Yield the wanted rows; lines before them are passed over unparsed."""
-        gathered: list[dict[str, Any]] = []
-        size = row = first = 0
+    def names(self) -> tuple[str, ...]:
+        """The columns seen so far: those carried, and those that the filter found in any row."""
+        return tuple(dict.fromkeys((self._columns.id, self._columns.text, *self._kinds, *sorted(self._looked_at))))
+
+    def batches(self, start: int, rows: int | None, batch_rows: int, near: Start = _FRONT) -> Iterator[RowBatch]:
+        """Yield the wanted rows; lines between `near` and them are passed over unparsed."""
         stop = None if rows is None else start + rows
-        with text_lines(self._uri) as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
+        with text_lines(self._uri, near) as lines:
+            row = near.row if near.offset else 0
+            gathered = _Gathered(max(start, row))
+            after = f", counted from row {row + 1}" if near.offset else ""
+            for line in lines:
                 if stop is not None and row >= stop:
                     break
+                if line.isspace():
+                    continue
                 row += 1
                 if row <= start:
                     continue
-                if not gathered:
-                    first = row - 1
-                gathered.append(self._parsed(line, number, row))
-                size += len(line)
-                if len(gathered) == batch_rows or size >= BATCH_BYTES:
-                    yield self._row_batch(gathered, first)
-                    gathered, size = [], 0
-        if gathered:
-            yield self._row_batch(gathered, first)
+                self._gather(gathered, line, lines, after)
+                if len(gathered.records) == batch_rows or gathered.size >= BATCH_BYTES:
+                    yield self._row_batch(gathered, sought=lines.sought)
+                    gathered = _Gathered(row)
+            if gathered.records:
+                yield self._row_batch(gathered, sought=lines.sought)
 
-    def _parsed(self, line: bytes, number: int, row: int) -> dict[str, Any]:
-        text = decoded(self._uri, line, number)
+    def _gather(self, gathered: _Gathered, line: bytes, lines: TextLines, after: str) -> None:
+        place = f"{lines.number}{after}" if after else lines.number
+        text, damaged = decoded(line)
+        record = self._parsed(undamaged(text) if damaged else text, place, damaged=damaged)
+        if damaged or (b"\\u" in line and _SURROGATE.search(line)):
+            # The bytes that were replaced are told from a U+FFFD that was there before by what they were read as.
+            self._mend(gathered, record, self._parsed(text, place, damaged=True) if damaged else record)
+        gathered.records.append(record)
+        gathered.places.append(place)
+        gathered.offsets.append(lines.position - len(line))
+        gathered.size += len(line)
+
+    def _parsed(self, text: str, place: str | int, *, damaged: bool) -> Record:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
             reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise DataError(
-                f"{self._uri}: line {number} is not JSON ({reason}); put one whole JSON object on each line"
-            ) from error
+            remedy = "convert the file to UTF-8" if damaged else "put one whole JSON object on each line"
+            state = "is not UTF-8, and not JSON" if damaged else "is not JSON"
+            raise DataError(f"{self._uri}: line {place} {state} ({reason}); {remedy}") from error
         if not isinstance(value, dict):
-            raise DataError(f"{self._uri}: line {number} is not a JSON object; put one on each line")
-        record = cast("dict[str, Any]", value)
-        names = (self._columns.id, self._columns.text)
-        if names[0] not in record or names[1] not in record:
-            try:
-                check_names(self._uri, self._columns, list(record))
-            except DataError as error:
-                raise DataError(f"{error} (line {number})") from error
-        for name in RESERVED:
-            if name in record and name not in names:
-                check_names(self._uri, self._columns, list(record))
-        if _SURROGATE.search(line):
-            self._check_surrogates(record, row)
-        if self._carried is None:
-            for name, cell in record.items():
-                if name not in names:
-                    self._seen.setdefault(name, _JsonKinds()).see(cell)
-        return record
+            raise DataError(f"{self._uri}: line {place} is not a JSON object; put one on each line")
+        return cast("Record", value)
 
-    def _check_surrogates(self, record: dict[str, Any], row: int) -> None:
-        for name, cell in record.items():
-            try:
-                _json_text([name, cell]).encode()
-            except UnicodeEncodeError as error:
-                shown = name.encode("utf-8", "replace").decode()
+    def _mend(self, gathered: _Gathered, record: Record, shown: Record) -> None:
+        """Replace half surrogate pairs in a record's strings; nested ones are mended as they are written as text."""
+        for name, cell in shown.items():
+            if HALF.search(name):
+                readable = HALF.sub("\ufffd", name)
                 raise DataError(
-                    f"{self._uri}: column {shown!r}, row {row}: half of a surrogate pair (\\ud800 to \\udfff "
-                    "alone) is no character; write it as UTF-8"
-                ) from error
+                    f"{self._uri}: row {gathered.first + len(gathered.records) + 1}: the column name {readable!r} "
+                    "holds half of a surrogate pair (\\ud800 to \\udfff alone) or bytes that are not UTF-8; rename it"
+                )
+            if HALF.search(cell if isinstance(cell, str) else json_text(cell, mended=False)):
+                gathered.mended.setdefault(name, []).append(len(gathered.records))
+                if isinstance(record[name], str):
+                    record[name] = HALF.sub("\ufffd", record[name])
 
-    def _row_batch(self, records: list[dict[str, Any]], first: int) -> RowBatch:
-        ids = [self._id(record[self._columns.id], first + i + 1) for i, record in enumerate(records)]
-        texts = [self._text(record[self._columns.text], first + i + 1) for i, record in enumerate(records)]
-        arrays = {name: self._column(records, name, kind) for name, kind in self._carried or ()}
-        return RowBatch(first, pa.array(ids, pa.string()), pa.array(texts, pa.string()), arrays)
+    def _row_batch(self, gathered: _Gathered, *, sought: bool) -> RowBatch:
+        count, first = len(gathered.records), gathered.first
+        taken = self._projection.taken(self._uri, first, count, lambda name: self._cells(gathered.records, name))
+        rows = np.arange(count) if taken is None else np.flatnonzero(taken)
+        chosen: list[int] = rows.tolist()
+        records = [gathered.records[row] for row in chosen]
+        self._check(records, [gathered.places[row] for row in chosen])
+        ids = [self._id(record[self._columns.id], first + row + 1) for row, record in zip(chosen, records, strict=True)]
+        texts = [
+            self._text(record[self._columns.text], first + row + 1) for row, record in zip(chosen, records, strict=True)
+        ]
+        return RowBatch(
+            first_row=first,
+            count=count,
+            numbers=first + rows,
+            ids=pa.array(ids, pa.string()),
+            texts=pa.array(texts, pa.string()),
+            carried={
+                name: json_column(self._uri, name, kind, [record.get(name) for record in records])
+                for name, kind in self._carried or ()
+                if self._projection.carries(name)
+            },
+            mended={name: np.isin(rows, indices) for name, indices in gathered.mended.items()},
+            offsets=gathered.offsets if sought else None,
+        )
 
-    def _column(self, records: list[dict[str, Any]], name: str, kind: str) -> pa.Array:
-        convert = _CONVERT.get(kind)
-        cells = [record.get(name) for record in records]
-        if convert is not None:
-            cells = [None if cell is None else convert(cell) for cell in cells]
-        try:
-            return pa.array(cells, _JSON_ARROW[kind])
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise DataError(
-                f"{self._uri}: column {name!r} no longer holds {kind} values; the file has changed: scan it again"
-            ) from error
+    def _cells(self, records: list[Record], name: str) -> tuple[pa.Array, ...]:
+        if name not in self._looked_at and any(name in record for record in records):
+            self._looked_at.add(name)
+        return json_cells([record.get(name) for record in records])
+
+    def _check(self, records: list[Record], places: list[str | int]) -> None:
+        names = (self._columns.id, self._columns.text)
+        reserved = set(RESERVED).difference(names)
+        for record, place in zip(records, places, strict=True):
+            if names[0] not in record or names[1] not in record or not reserved.isdisjoint(record):
+                try:
+                    check_names(self._uri, self._columns, list(record))
+                except DataError as error:
+                    raise DataError(f"{error} (line {place})") from error
+        if self._carried is None:
+            for name in dict.fromkeys(chain.from_iterable(records)):
+                if name not in names:
+                    self._kinds.setdefault(name, JsonKinds()).see([record.get(name) for record in records])
 
     def _id(self, value: object, row: int) -> str | None:
         if value is None or isinstance(value, str):
@@ -178,7 +180,7 @@ class JsonlTexts:
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         raise DataError(
-            f"{self._uri}: column {self._columns.id!r}, row {row}: {_json_text(value)[:40]} is neither a string "
+            f"{self._uri}: column {self._columns.id!r}, row {row}: {json_text(value)[:40]} is neither a string "
             "nor an integer; give ids as strings"
         )
 
@@ -186,6 +188,6 @@ class JsonlTexts:
         if value is None or isinstance(value, str):
             return value
         raise DataError(
-            f"{self._uri}: column {self._columns.text!r}, row {row}: {_json_text(value)[:40]} is not a string; "
+            f"{self._uri}: column {self._columns.text!r}, row {row}: {json_text(value)[:40]} is not a string; "
             "give the text as a string"
         )

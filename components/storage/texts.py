@@ -5,59 +5,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Generator, Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from driftline.components.errors import DataError, UsageError
 from driftline.components.storage import store
-from driftline.components.storage.arrow_types import as_strings, type_from_name
-from driftline.components.storage.text_checks import IdIndex, check_rows
+from driftline.components.storage.arrow_types import as_strings
+from driftline.components.storage.text_checks import IdIndex
 from driftline.components.storage.text_csv import CsvTexts
+from driftline.components.storage.text_filter import SelectionFilter
 from driftline.components.storage.text_jsonl import JsonlTexts
 from driftline.components.storage.text_parquet import ParquetTexts
-from driftline.components.storage.text_rows import Carried, RowBatch, TextColumns, TextReader
+from driftline.components.storage.text_rows import Carried, Projection, RowBatch, Start, TextColumns, TextReader
+from driftline.components.storage.text_rules import TextCounts, check_ids, judge, kept_rows, null_rows
 from driftline.components.storage.text_search import find_texts, text_format
+from driftline.components.storage.text_selection import TextSelection
+from driftline.components.storage.text_source import PieceCutter, TextPiece, TextSource, carried_schema
 
-__all__ = ["TextColumns", "TextSource", "carried_schema", "find_texts", "read_texts", "scan_texts"]
+__all__ = [
+    "TextColumns",
+    "TextCounts",
+    "TextPiece",
+    "TextSelection",
+    "TextSource",
+    "carried_schema",
+    "find_texts",
+    "read_texts",
+    "read_tombstones",
+    "scan_texts",
+]
 
 _SCAN_ROWS = 8192
+_ALL = TextSelection()
 
 
-@dataclass(frozen=True, slots=True)
-class TextSource:
-    """What a scan found of one file of texts.
-
-    Attributes:
-        uri: The file.
-        format: `parquet`, `jsonl` or `csv`; gzip is told by the content.
-        rows: Its texts.
-        bytes: Its size.
-        crc32c: Its checksum: base64 of the big-endian CRC-32C.
-        carried: Its other columns, as (name, Arrow type): `json` marks a JSONL column of mixed or nested
-            values, kept as JSON text; `null` one without any value; `arrow:…` a type without a short name, a
-            nested one say.
-    """
-
-    uri: str
-    format: str
-    rows: int
-    bytes: int
-    crc32c: str
-    carried: Carried
-
-
-def scan_texts(inputs: Sequence[str], columns: TextColumns | None = None) -> list[TextSource]:
+def scan_texts(
+    inputs: Sequence[str],
+    columns: TextColumns | None = None,
+    *,
+    selection: TextSelection = _ALL,
+    strict: bool = False,
+) -> list[TextSource]:
     """Read every file once and check it: what passes is read without surprises later.
 
-    Refused are missing columns, ids and texts that are null or blank, ids that are there twice (in one file
-    or in two), and damaged files. Ids may be strings or integers. Memory: a batch of rows (for Parquet a row
-    group's pages), and 8 bytes a row, 16 while the ids are compared.
+    Bad texts are left out, mended or kept by the rules of `text_rules`, and counted. Refused are missing columns, ids
+    that are null, blank or there twice (in one file or in two), and damaged files. Ids may be strings or integers.
+    Rows outside of the selection are not looked at further. Memory: a batch of rows (for Parquet a row group's pages),
+    8 bytes a row, 16 while the ids are compared, and about 100 for each piece.
 
     Args:
         inputs: Files, folders and patterns, as of `find_texts`.
         columns: The names of the id and text columns; `id` and `text` by default.
+        selection: The rows to take; all by default.
+        strict: Whether to refuse the first text that a rule would leave out, mend or keep with control characters.
 
     Returns:
         One source a file, in the order of `find_texts`.
@@ -65,128 +69,226 @@ def scan_texts(inputs: Sequence[str], columns: TextColumns | None = None) -> lis
     Raises:
         DataError: An input, a file or a row is not as expected; the message names file, column and row (from
             1, without a CSV header and without blank lines).
+        UsageError: The selection names a column that no file has, or a value that a column cannot be compared with.
         StorageError: A file cannot be read.
     """
     names = columns or TextColumns()
+    projection = _projection(selection)
+    uris = find_texts(inputs)
+    readers = [_reader(uri, text_format(uri) or "", names, projection, None) for uri in uris]
+    if all(text_format(uri) != "jsonl" for uri in uris):
+        # Told before hours of reading; the columns of JSONL are known only after it.
+        _check_looked_at(readers, projection)
     ids = IdIndex()
-    sources = [_scan(uri, names, ids) for uri in find_texts(inputs)]
+    sources = [_scan(uri, names, reader, ids, strict=strict) for uri, reader in zip(uris, readers, strict=True)]
     if not any(source.rows for source in sources):
         shown = sources[0].uri if len(sources) == 1 else f"{sources[0].uri} and {len(sources) - 1} more files"
         raise DataError(f"{shown}: there are no rows; give at least one text")
-    ids.check(lambda: _ids_again(sources, names))
+    _check_looked_at(readers, projection)
+    ids.check(lambda: _again(sources, names, projection))
     return sources
 
 
-def _reader(source_uri: str, kind: str, columns: TextColumns, carried: Carried | None) -> TextReader:
+def _projection(selection: TextSelection, carried: frozenset[str] | None = None) -> Projection:
+    rows = SelectionFilter(selection)
+    return Projection(rows if rows.columns else None, carried)
+
+
+def _reader(uri: str, kind: str, columns: TextColumns, projection: Projection, carried: Carried | None) -> TextReader:
     if kind == "parquet":
-        return ParquetTexts(source_uri, columns)
+        return ParquetTexts(uri, columns, projection)
     if kind == "jsonl":
-        return JsonlTexts(source_uri, columns, carried)
-    return CsvTexts(source_uri, columns)
+        return JsonlTexts(uri, columns, projection, carried)
+    return CsvTexts(uri, columns, projection)
 
 
-def _scan(uri: str, columns: TextColumns, ids: IdIndex) -> TextSource:
+def _check_looked_at(readers: Sequence[TextReader], projection: Projection) -> None:
+    present = dict.fromkeys(name for reader in readers for name in reader.names())
+    for name in projection.looked_at:
+        if name not in present:
+            listed = ", ".join(repr(other) for other in list(present)[:20])
+            raise UsageError(f"the selection asks for column {name!r}, which no file has; name one of {listed}")
+
+
+def _scan(uri: str, columns: TextColumns, reader: TextReader, ids: IdIndex, *, strict: bool) -> TextSource:
     before = store.stat(uri)
-    kind = text_format(uri) or ""
-    reader = _reader(uri, kind, columns, None)
-    rows = 0
+    cutter = PieceCutter()
+    counts = TextCounts()
     for batch in reader.batches(0, None, _SCAN_ROWS):
-        check_rows(uri, columns, batch)
+        check_ids(uri, columns, batch)
         ids.add(batch.ids)
-        rows += len(batch.ids)
+        taken, counted = judge(uri, columns, batch, strict=strict)
+        counts += counted
+        kept = np.zeros(batch.count, bool)
+        kept[batch.numbers - batch.first_row] = taken
+        sizes = np.zeros(batch.count, np.int64)
+        sizes[kept] = pc.fill_null(pc.binary_length(batch.texts), 0).to_numpy(zero_copy_only=False)[taken]
+        cutter.add(sizes, kept, batch.offsets)
+    pieces = cutter.finish()
+    rows = sum(piece.rows for piece in pieces)
     checksum = store.crc32c(before)
-    return TextSource(uri, kind, rows, before.size, checksum, reader.carried())
+    kind = text_format(uri) or ""
+    return TextSource(uri, kind, rows, before.size, checksum, reader.carried(), pieces, counts)
 
 
-def _ids_again(sources: Sequence[TextSource], columns: TextColumns) -> Iterator[tuple[str, int, pa.Array]]:
+def _again(
+    sources: Sequence[TextSource], columns: TextColumns, projection: Projection
+) -> Iterator[tuple[str, RowBatch]]:
+    ids_alone = Projection(projection.rows, frozenset())
     for source in sources:
-        reader = _reader(source.uri, source.format, columns, ())
+        reader = _reader(source.uri, source.format, columns, ids_alone, ())
         for batch in reader.batches(0, None, _SCAN_ROWS):
-            yield source.uri, batch.first_row, batch.ids
-
-
-def carried_schema(sources: Sequence[TextSource]) -> pa.Schema:
-    """The columns that all sources together carry, in order of first appearance.
-
-    A column that files hold in different types becomes a string; so does one without any value.
-
-    Raises:
-        DataError: A source's type is not one that a scan gives.
-    """
-    kinds: dict[str, pa.DataType] = {}
-    for source in sources:
-        for name, type_name in source.carried:
-            kind = type_from_name(type_name)
-            known = kinds.setdefault(name, kind)
-            if pa.types.is_null(known):
-                kinds[name] = kind
-            elif not pa.types.is_null(kind) and kind != known:
-                kinds[name] = pa.string()
-    return pa.schema([pa.field(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in kinds.items()])
+            yield source.uri, batch
 
 
 def read_texts(
     source: TextSource,
     columns: TextColumns | None = None,
     *,
+    selection: TextSelection = _ALL,
     start: int = 0,
     rows: int | None = None,
     batch_rows: int = 1024,
     schema: pa.Schema | None = None,
 ) -> Generator[pa.RecordBatch]:
-    """Read the rows [start, start + rows) of a scanned file.
+    """Read the kept rows among the rows [start, start + rows) of a scanned file.
 
     Args:
         source: The file, as scanned.
         columns: The names of its id and text columns, as for the scan.
-        start: The first row, from 0. Parquet skips the row groups before it; other formats are read from the
-            front.
-        rows: How many rows; all that follow by default.
-        batch_rows: The most rows in a batch. One may hold fewer: at a row group's end, or where texts are
-            long (32 MiB of JSONL or CSV).
+        selection: The rows to take, as for the scan.
+        start: The first row of the file, from 0. Parquet skips the row groups before it, JSONL and CSV seek to the
+            piece that holds it; only gzip is read from the front.
+        rows: How many rows of the file; all that follow by default.
+        batch_rows: The most rows in a batch. One may hold fewer: where rows are left out, at a row group's end, or
+            where texts are long (about 32 MiB).
         schema: The carried columns to give, as of `carried_schema`; the source's own by default. What the
             source lacks is null, what it holds in another type becomes a string, what is not in the schema is
             left out.
 
     Yields:
         Batches with the columns `id` and `text` (strings), then the carried ones: the same types in every
-        batch.
+        batch. None is empty.
 
     Raises:
         UsageError: `start`, `rows` or `batch_rows` is out of range.
-        DataError: The file is not what the scan saw.
+        DataError: The file is not what the scan saw, or the selection is another one.
         StorageError: The file cannot be read.
     """
-    names = columns or TextColumns()
     wanted = source.rows - start if rows is None else rows
     if start < 0 or wanted < 0 or start + wanted > source.rows or batch_rows < 1:
         raise UsageError(
             f"{source.uri}: rows {start} to {start + wanted} in batches of {batch_rows} are asked for, of "
             f"{source.rows}; give a range within the file and at least 1 row a batch"
         )
+    target = schema if schema is not None else carried_schema([source])
+    full = pa.schema([pa.field("id", pa.string()), pa.field("text", pa.string()), *target])
+    projection = _projection(selection, frozenset(target.names))
+    given = 0
+    for batch in _rows(source, columns or TextColumns(), projection, start, wanted, batch_rows):
+        kept = kept_rows(batch.texts)
+        given += int(kept.sum())
+        if kept.any():
+            conformed = _conformed(source.uri, batch, target, full)
+            yield conformed if kept.all() else conformed.filter(pa.array(kept))
+    expected = _texts_within(source, start, start + wanted)
+    if expected is not None and given != expected:
+        raise DataError(
+            f"{source.uri}: {given} texts where the scan saw {expected}: the file or the selection has changed; scan "
+            "the texts again"
+        )
+
+
+def read_tombstones(
+    source: TextSource, columns: TextColumns | None = None, *, selection: TextSelection = _ALL
+) -> Generator[pa.Array]:
+    """Read the ids of the rows whose text is null: texts that are to be deleted.
+
+    Pieces without a row left out are not read.
+
+    Args:
+        source: The file, as scanned.
+        columns: The names of its id and text columns, as for the scan.
+        selection: The rows to take, as for the scan.
+
+    Yields:
+        Ids, strings without nulls, shape (some,), in the order of the file; together `source.counts.null`. None is
+        empty.
+
+    Raises:
+        DataError: The file is not what the scan saw, or the selection is another one.
+        StorageError: The file cannot be read.
+    """
+    if not source.counts.null:
+        return
+    projection = _projection(selection, frozenset())
+    given = 0
+    for start, rows in _runs_with_gaps(source.pieces):
+        for batch in _rows(source, columns or TextColumns(), projection, start, rows, _SCAN_ROWS):
+            ids = batch.ids.filter(pa.array(null_rows(batch.texts)))
+            given += len(ids)
+            if len(ids):
+                yield ids
+    if given != source.counts.null:
+        raise DataError(
+            f"{source.uri}: {given} null texts where the scan saw {source.counts.null}: the file or the selection has "
+            "changed; scan the texts again"
+        )
+
+
+def _runs_with_gaps(pieces: Sequence[TextPiece]) -> list[tuple[int, int]]:
+    """The runs of pieces that leave rows out, as (first row, rows)."""
+    runs: list[tuple[int, int]] = []
+    for piece in pieces:
+        if piece.texts == piece.rows:
+            continue
+        if runs and sum(runs[-1]) == piece.start:
+            runs[-1] = (runs[-1][0], runs[-1][1] + piece.rows)
+        else:
+            runs.append((piece.start, piece.rows))
+    return runs
+
+
+def _texts_within(source: TextSource, start: int, stop: int) -> int | None:
+    """The texts kept of a range of rows; None where it is not one of whole pieces."""
+    starts = [piece.start for piece in source.pieces] + [source.rows]
+    first, last = bisect_right(starts, start) - 1, bisect_right(starts, stop) - 1
+    if starts[first] != start or starts[last] != stop:
+        return None
+    return sum(piece.texts for piece in source.pieces[first:last])
+
+
+def _rows(
+    source: TextSource, columns: TextColumns, projection: Projection, start: int, wanted: int, batch_rows: int
+) -> Iterator[RowBatch]:
+    """Read rows of a scanned file, with the ids checked again, and check that there are as many as the scan saw."""
     info = store.stat(source.uri)
     if info.size != source.bytes or info.crc32c not in (None, source.crc32c):
         raise DataError(f"{source.uri}: has changed since it was scanned; scan the texts again")
-    target = schema if schema is not None else carried_schema([source])
-    full = pa.schema([pa.field("id", pa.string()), pa.field("text", pa.string()), *target])
+    if not wanted:
+        return
     given = 0
-    if wanted:
-        reader = _reader(source.uri, source.format, names, source.carried)
-        for batch in reader.batches(start, wanted, batch_rows):
-            check_rows(source.uri, names, batch)
-            given += len(batch.ids)
-            yield _conformed(source.uri, batch, target, full)
+    reader = _reader(source.uri, source.format, columns, projection, source.carried)
+    for batch in reader.batches(start, wanted, batch_rows, _near(source, start)):
+        check_ids(source.uri, columns, batch)
+        given += batch.count
+        yield batch
     if given != wanted:
         raise DataError(
             f"{source.uri}: {given} rows where the scan saw {wanted}: the file has changed; scan the texts again"
         )
 
 
+def _near(source: TextSource, start: int) -> Start:
+    """The last piece at or before a row."""
+    place = bisect_right(source.pieces, start, key=lambda piece: piece.start) - 1
+    return Start(source.pieces[place].start, source.pieces[place].offset) if place >= 0 else Start()
+
+
 def _conformed(uri: str, batch: RowBatch, target: pa.Schema, full: pa.Schema) -> pa.RecordBatch:
     arrays = [batch.ids, batch.texts]
-    carried: Mapping[str, pa.Array] = batch.carried
     for field in target:
-        values = carried.get(field.name)
+        values = batch.carried.get(field.name)
         if values is None or pa.types.is_null(values.type):
             arrays.append(pa.nulls(len(batch.ids), field.type))
         elif values.type == field.type:

@@ -144,7 +144,7 @@ GOOD = '{"id": "a", "text": "one"}'
 def test_texts(tmp_path, model_stub, capsys, write: Callable[[Path], Path], message):
     path = write(tmp_path)
     out = tmp_path / "out"
-    found = refused(capsys, 1, "embed", str(path), "--model", str(model_stub), "--out", str(out))
+    found = refused(capsys, 1, "embed", str(path), "--model", str(model_stub), "--out", str(out), "--strict")
     assert re.fullmatch(message.replace("{path}", re.escape(str(path))), found)
     assert not out.exists()
 

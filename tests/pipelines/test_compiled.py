@@ -101,6 +101,23 @@ def test_images_and_gpus_are_the_profiles():
     assert settings["tolerations"][0]["key"] == "nvidia.com/gpu"
 
 
+def test_the_models_volume_is_mounted_where_a_model_is_read():
+    compiled = compile_pipeline("backfill", Profile(model_claim="models"))
+    assert list(problems(compiled)) == []
+    spec, platform = documents(compiled)
+    settings = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name in ("exec-plan-backfill", "exec-embed", "exec-finish-backfill"):
+        [mount] = settings[name]["pvcMount"]
+        assert (mount["pvcNameParameter"]["runtimeValue"]["constant"], mount["mountPath"]) == (
+            "models",
+            Profile(model_claim="models").model_cache,
+        )
+    assert "/var/cache/driftline/models" in str(spec["root"])
+    without = compile_pipeline("backfill", Profile())
+    assert "pvcMount" not in without
+    assert "/var/cache/driftline" not in without
+
+
 def test_unknown_pipeline_and_unwritable_output(tmp_path):
     with pytest.raises(UsageError, match="pipeline: unknown 'rift'; choose one of: backfill, drift"):
         write_pipeline("rift", Profile(), str(tmp_path / "x.yaml"))

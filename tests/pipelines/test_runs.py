@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from driftline.components.embedding.backfill import ROWS_PER_SHARD
+from driftline.components.embedding.backfill.plan import ROWS_PER_SHARD
 from driftline.components.errors import StorageError, UsageError
 from driftline.components.mmd.result import DriftResult
 from driftline.components.storage.store import read_json
@@ -127,14 +127,28 @@ def test_settings_are_the_pipelines_parameters():
     assert {name for name in names if declared[name]["defaultValue"] != getattr(ours, name)} == {"tasks"}
 
 
-def test_backfill_settings_are_the_pipelines_parameters():
-    declared = {name: value.get("defaultValue") for name, value in parameters("backfill").items()}
+def test_backfill_settings_are_the_pipelines_parameters_and_the_command_s_options():
     ours = EmbedSettings()
-    assert (declared["id_column"], declared["text_column"]) == (TextColumns().id, TextColumns().text)
-    assert (declared["prompt"], declared["dtype"]) == (ours.prompt, ours.dtype)
-    assert declared["rows_per_shard"] == ours.rows_per_shard == 0
+    expected = {
+        **{f"{field.name}_column": getattr(ours.columns, field.name) for field in fields(TextColumns)},
+        **asdict(ours.selection),
+        **asdict(ours.encoder),
+        **{field.name: getattr(ours, field.name) for field in fields(EmbedSettings)},
+    }
+    for part in ("columns", "selection", "encoder"):
+        del expected[part]
+    del expected["model_cache"]  # on a cluster, where the claim is mounted
+    declared = {name: value.get("defaultValue") for name, value in parameters("backfill").items()}
+    declared["profile"] = declared.pop("encoder_profile")
+    assert declared.keys() - {"texts", "model", "out", "tasks"} == expected.keys()
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in expected.items()}
+    assert {name: declared[name] for name in plain} == plain
+
     from driftline.pipelines import cli
 
-    options = {option.name: option.default for option in cli.embed.params}
+    options = cli.embed.make_context("embed", ["texts.csv", "--model", "m", "--out", "o"]).params
+    assert options.keys() - {"inputs", "model", "out", "as_json", "model_cache"} == expected.keys()
     assert options["rows_per_shard"] == ROWS_PER_SHARD
+    for name in expected.keys() - {"rows_per_shard", "profile"}:
+        assert (options[name] or expected[name]) == expected[name], name
     assert "title" in inspect.signature(runs.run_embed).parameters

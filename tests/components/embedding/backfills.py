@@ -19,7 +19,6 @@ from driftline.components.storage.values import read_value
 
 SETTINGS: dict[str, Any] = {
     "columns": TextColumns(),
-    "prompt": "",
     "dtype": "float32",
     "rows_per_shard": 4,
     "tasks": 1,
@@ -49,16 +48,19 @@ class Backfill:
         )
         return [item["task"] for item in items]
 
-    def embed(self, task: int) -> TaskReport:
+    def embed(self, task: int, profile: str = "") -> TaskReport:
         """Embed one task's share."""
         # KFP hands numbers on as floats.
-        step.embed(planned=self.planned, share={"task": float(task)}, out=self._part(task))
+        step.embed(planned=self.planned, share={"task": float(task)}, out=self._part(task), profile=profile)
         return read_value(self._part(task), TaskReport)
 
-    def finish(self, tasks: Sequence[int]) -> dict[str, float]:
+    def finish(self, tasks: Sequence[int], hourly_price: float = 0.0) -> dict[str, float]:
         """Finish from these tasks' reports, and return the metrics."""
         return step.finish(
-            planned=self.planned, parts=[self._part(task) for task in tasks], dataset_out=str(self.folder / "out.json")
+            planned=self.planned,
+            parts=[self._part(task) for task in tasks],
+            dataset_out=str(self.folder / "out.json"),
+            hourly_price=hourly_price,
         )
 
     def run(self, inputs: Sequence[str | Path], model: str | Path, out: str | Path, **changes: Any) -> dict[str, float]:

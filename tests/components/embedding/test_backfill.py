@@ -5,16 +5,38 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from driftline.components.embedding.backfill import BackfillPlan, Slice, cut
-from driftline.components.errors import UsageError
-from driftline.components.storage.texts import TextColumns, TextSource
+from driftline.components.embedding.backfill.plan import (
+    BackfillPlan,
+    Previous,
+    ShardWork,
+    Slice,
+    cut,
+    merged_pieces,
+    with_settings,
+)
+from driftline.components.embedding.encoding.settings import EncoderSettings
+from driftline.components.storage.manifest import Manifest, Shard
+from driftline.components.storage.store import FileInfo
+from driftline.components.storage.texts import TextColumns, TextCounts, TextPiece, TextSelection, TextSource
 from driftline.components.storage.values import read_value, write_value
 
-ONE = TextSource("/data/one.jsonl", "jsonl", 5, 500, "AAAAAA==", (("time", "string"),))
-TWO = TextSource("/data/two.csv", "csv", 4, 400, "BBBBBB==", (("film", "string"),))
+ONE = TextSource(
+    "/data/one.jsonl", "jsonl", 5, 500, "AAAAAA==", (("time", "string"),), (TextPiece(0, 5, 5, 300, 0),), TextCounts(1)
+)
+TWO = TextSource(
+    "/data/two.csv", "csv", 4, 400, "BBBBBB==", (("film", "string"),), (TextPiece(0, 4, 4, 80, 0),), TextCounts(2, 3)
+)
+PREVIOUS = Previous(
+    manifest=Manifest(
+        "tiny", "r", 3, normalized=True, dtype="float32", columns=("text",), shards=(Shard("a.parquet", 1, 2, "c"),)
+    ),
+    seen=FileInfo("/data/out/manifest.json", 12, None, "v1"),
+    deletes=Shard("deletes-0123456789abcdef.parquet", 1, 2, "c"),
+    replaced=1,
+    removed=0,
+    unknown=2,
+)
 
 
 def plan(**changes: Any) -> BackfillPlan:
@@ -23,13 +45,14 @@ def plan(**changes: Any) -> BackfillPlan:
         "model": "/models/tiny",
         "model_name": "tiny",
         "revision": "sha256:0000",
-        "prompt": "",
+        "encoder": EncoderSettings(),
         "dtype": "float32",
         "columns": TextColumns(),
+        "selection": TextSelection(),
         "sources": (ONE, TWO),
-        "shards": cut([5, 4], 3),
+        "carried": (("time", "string"), ("film", "string")),
+        "shards": cut([ONE.pieces, TWO.pieces], 3),
         "tasks": 2,
-        "seconds": 0.0,
     }
     return BackfillPlan(**(settings | changes))
 
@@ -38,48 +61,24 @@ def keys(planned: BackfillPlan) -> list[str]:
     return [planned.shard_key(shard) for shard in range(len(planned.shards))]
 
 
-@settings(deadline=None)  # a slow disk or a busy machine is no failure
-@given(st.lists(st.integers(0, 60), max_size=8), st.integers(1, 40))
-def test_every_row_is_in_one_shard_once_and_in_order(rows: list[int], rows_per_shard: int):
-    shards = cut(rows, rows_per_shard)
-    pieces = [piece for shard in shards for piece in shard]
-    placed = [(piece.source, row) for piece in pieces for row in range(piece.start, piece.start + piece.rows)]
-    assert placed == [(source, row) for source, count in enumerate(rows) for row in range(count)]
-    sizes = [sum(piece.rows for piece in shard) for shard in shards]
-    assert sizes == [rows_per_shard] * (sum(rows) // rows_per_shard) + [
-        left for left in [sum(rows) % rows_per_shard] if left
-    ]
-    assert all(piece.rows > 0 for piece in pieces)
-
-
-def test_a_shard_may_span_files():
-    assert cut([5, 4], 3) == (
-        (Slice(0, 0, 3),),
-        (Slice(0, 3, 2), Slice(1, 0, 1)),
-        (Slice(1, 1, 3),),
-    )
-
-
-@pytest.mark.parametrize("rows_per_shard", [0, -1])
-def test_less_than_a_row_a_shard_is_refused(rows_per_shard: int):
-    with pytest.raises(UsageError, match=f"^rows per shard: expected at least 1, got {rows_per_shard}$"):
-        cut([3], rows_per_shard)
-
-
-@settings(deadline=None)  # a slow disk or a busy machine is no failure
-@given(st.integers(1, 30), st.integers(1, 30))
-def test_every_shard_is_one_task_s(shards: int, tasks: int):
-    planned = plan(shards=cut([shards], 1), tasks=tasks)
-    shares = [set(planned.share(task)) for task in range(tasks)]
-    assert sorted(number for share in shares for number in share) == list(range(shards))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
 def test_counts_and_names():
     planned = plan()
-    assert planned.rows == 9
-    assert [planned.shard_rows(shard) for shard in range(3)] == [3, 3, 3]
+    assert planned.texts == 9
+    assert planned.counts == TextCounts(3, 3)
+    assert [work.texts for work in planned.shards] == [3, 3, 3]
     assert [planned.shard_name(shard) for shard in (0, 12)] == ["part-00000.parquet", "part-00012.parquet"]
+    assert planned.work_place("a", "b.bin") == "/data/out/_work/a/b.bin"
+
+
+def test_added_shards_are_named_after_the_others_and_by_what_they_hold():
+    planned = plan(first=7, previous=PREVIOUS)
+    assert planned.shard_name(1) == f"part-00008-{planned.shard_key(1)[:12]}.parquet"
+    assert keys(planned) == keys(plan())
+
+
+def test_tasks_get_about_as_many_bytes_each():
+    assert plan().shares() == ((0,), (1, 2))
+    assert [work.bytes for work in plan().shards] == [180, 140, 60]
 
 
 def test_each_shard_has_its_own_key_and_always_the_same():
@@ -91,14 +90,21 @@ def test_each_shard_has_its_own_key_and_always_the_same():
     "changes",
     [
         {"revision": "sha256:0001"},
-        {"revision": "sha256:0000;prompt=query", "prompt": "query"},
+        {"encoder": EncoderSettings(prompt="query")},
+        {"encoder": EncoderSettings(dimension=4)},
+        {"encoder": EncoderSettings(segments="mean")},
+        {"encoder": EncoderSettings(precision="bfloat16")},
+        {"encoder": EncoderSettings(max_tokens=16)},
         {"model_name": "other"},
         {"dtype": "float16"},
         {"columns": TextColumns("key", "text")},
         {"columns": TextColumns("id", "body")},
-        {"sources": (dataclasses.replace(ONE, carried=(("time", "int64"),)), TWO)},
-        {"sources": (dataclasses.replace(ONE, carried=()), TWO)},
-        {"shards": ((Slice(0, 0, 2),), (Slice(0, 2, 3),), (Slice(1, 0, 4),))},
+        {"selection": TextSelection(since="2024-01-01")},
+        {"selection": TextSelection(where=("rating >= 7",))},
+        {"carried": (("time", "int64"), ("film", "string"))},
+        {"carried": (("time", "string"),)},
+        {"shards": tuple(dataclasses.replace(work, wanted="ab") for work in cut([ONE.pieces, TWO.pieces], 3))},
+        {"shards": cut([ONE.pieces, TWO.pieces], 2)},
     ],
     ids=lambda changes: ",".join(changes),
 )
@@ -117,13 +123,46 @@ def test_a_changed_file_changes_the_keys_of_its_shards_alone(change: dict[str, A
     [
         {"out": "gs://elsewhere/out", "model": "gs://models/tiny", "tasks": 7, "seconds": 3.0},
         {"sources": tuple(dataclasses.replace(s, uri="gs://elsewhere/" + s.uri[1:]) for s in (ONE, TWO))},
+        {"sources": tuple(dataclasses.replace(s, pieces=()) for s in (ONE, TWO))},
     ],
-    ids=["dataset", "texts"],
+    ids=["dataset", "texts", "pieces"],
 )
 def test_places_and_tasks_do_not_change_a_key(changes: dict[str, Any]):
     assert keys(plan()) == keys(plan(**changes))
 
 
+def test_settings_that_are_not_the_defaults_end_up_in_the_revision():
+    assert with_settings("sha256:01", EncoderSettings()) == "sha256:01"
+    settings = EncoderSettings(prompt="query", dimension=64)
+    assert with_settings("sha256:01", settings) == "sha256:01;prompt=query;dimension=64"
+
+
+def test_pieces_are_merged_to_those_that_slices_begin_with():
+    pieces = tuple(TextPiece(10 * k, 10, k, 100 * k, 1000 * k) for k in range(6))
+    source = dataclasses.replace(ONE, rows=60, pieces=pieces)
+    merged = merged_pieces(source, [20, 40, 40])
+    assert merged.pieces == (
+        TextPiece(0, 20, 1, 100, 0),
+        TextPiece(20, 20, 5, 500, 2000),
+        TextPiece(40, 20, 9, 900, 4000),
+    )
+    assert merged.texts == source.texts
+
+
 def test_a_plan_survives_its_file(tmp_path: Path):
-    write_value(str(tmp_path / "plan.json"), plan())
-    assert read_value(str(tmp_path / "plan.json"), BackfillPlan) == plan()
+    shards = (ShardWork((Slice(0, 0, 5, 1, 4, 0),), 4, 20, "ab"),)
+    for planned in (plan(), plan(shards=shards, previous=PREVIOUS, first=3, wanted="/data/out/_work/w.npz")):
+        write_value(str(tmp_path / "plan.json"), planned)
+        assert read_value(str(tmp_path / "plan.json"), BackfillPlan) == planned
+
+
+def test_the_plan_of_a_hundred_million_rows_is_small(tmp_path: Path):
+    pieces = tuple(TextPiece(1024 * k, 1024, 1024, 400_000, 410_000 * k) for k in range(100_000))
+    shards = cut([pieces], 50_000)
+    source = dataclasses.replace(ONE, rows=102_400_000, pieces=pieces)
+    planned = plan(
+        sources=(merged_pieces(source, [piece.start for work in shards for piece in work.slices]),), shards=shards
+    )
+    assert planned.texts == 102_400_000
+    write_value(str(tmp_path / "plan.json"), planned)
+    assert (tmp_path / "plan.json").stat().st_size < 2 << 20

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from driftline.components.embedding.encoder import Encoder
-from driftline.components.embedding.model_folder import check_model_folder, check_prompt, content_revision
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.model_folder import check_model_folder, check_prompt, content_revision
 from driftline.components.errors import DataError, UsageError
 from tests.components.embedding.tiny_models import edit_json
 
@@ -120,7 +120,7 @@ def test_a_plain_transformers_folder_is_accepted(models: Path):
 
 def test_a_pickle_beside_safetensors_is_left_alone(copy: Path):
     (copy / "pytorch_model.bin").write_bytes(b"not even a pickle")
-    assert Encoder.load(copy, "mine", device="cpu").encode(["a film"]).shape == (1, 8)
+    assert Encoder.load(copy, "mine", device="cpu").encode(["a film"]).vectors.shape == (1, 8)
 
 
 def test_prompts_are_known_without_loading_the_model(full: Path, models: Path):

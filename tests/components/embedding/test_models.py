@@ -7,9 +7,10 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 
-from driftline.components.embedding.encoder import Encoder
-from driftline.components.embedding.model_folder import content_revision
-from driftline.components.embedding.models import open_model
+from driftline.components.embedding.encoding import models
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.model_folder import content_revision
+from driftline.components.embedding.encoding.models import ModelFolder, open_model
 from driftline.components.errors import DataError, StorageError, UsageError
 from driftline.components.storage.store import join, write_bytes
 from tests.components.embedding.tiny_models import SCRIPTS
@@ -49,10 +50,46 @@ def test_a_gs_prefix_gives_the_same_model(full: Path, gcs_bucket: str):
     uri = upload(full, join(gcs_bucket, "models", "full"))
     with open_model(uri + "/") as model:
         assert (model.name, model.revision) == ("full", content_revision(full))
-        vectors = Encoder.load(model.path, uri, device="cpu").encode(SCRIPTS)
+        vectors = Encoder.load(model.path, uri, device="cpu").encode(SCRIPTS).vectors
         kept = model.path
     assert not kept.exists()
-    np.testing.assert_array_equal(vectors, Encoder.load(full, "full", device="cpu").encode(SCRIPTS))
+    np.testing.assert_array_equal(vectors, Encoder.load(full, "full", device="cpu").encode(SCRIPTS).vectors)
+
+
+def test_a_cached_model_is_neither_downloaded_nor_digested_again(
+    full: Path, gcs_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    uri, cache = upload(full, join(gcs_bucket, "models", "full")), tmp_path / "cache"
+    expected = content_revision(full)
+    with open_model(uri, cache) as model:
+        assert (model.name, model.revision) == ("full", expected)
+        assert model.path.is_relative_to(cache)
+        kept = model.path
+    monkeypatch.setattr(models, "content_revision", lambda folder: pytest.fail("digested again"))
+    with open_model(uri + "/", cache) as model:
+        assert (model.path, model.name, model.revision) == (kept, "full", expected)
+    monkeypatch.undo()
+    # A note that is damaged is not believed.
+    (note,) = (kept.parent / "notes").iterdir()
+    note.write_text("sha256:0123")
+    with open_model(uri, cache) as model:
+        assert model.revision == expected
+    # Another model at the same place has its own revision.
+    write_bytes(join(uri, "vocab.txt"), b"other")
+    with open_model(uri, cache) as model:
+        assert model.path != kept
+        assert model.revision == content_revision(model.path) != expected
+
+
+def test_a_local_model_is_digested_each_time_cache_or_not(full: Path, tmp_path: Path):
+    copy = tmp_path / "model"
+    shutil.copytree(full, copy)
+    with open_model(str(copy), tmp_path / "cache") as model:
+        assert model == ModelFolder(copy, "model", content_revision(full))
+    (copy / "vocab.txt").write_text("other")
+    with open_model(str(copy), tmp_path / "cache") as model:
+        assert model.revision == content_revision(copy) != content_revision(full)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_gs_prefix_without_a_model_is_refused(gcs_bucket: str):

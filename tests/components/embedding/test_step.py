@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,8 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from driftline.components.embedding.backfill import ROWS_PER_SHARD, BackfillPlan
-from driftline.components.embedding.model_folder import content_revision
+from driftline.components.embedding.backfill.plan import ROWS_PER_SHARD, BackfillPlan
+from driftline.components.embedding.encoding.devices import best_device, device_name
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.model_folder import content_revision
+from driftline.components.embedding.encoding.profile import EncoderProfile, ProfileEntry, write_profile
+from driftline.components.embedding.encoding.settings import EncoderSettings, Tuning
 from driftline.components.errors import DataError, DriftlineError, StorageError, UsageError
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.manifest import Manifest
@@ -53,8 +58,24 @@ def test_the_dataset_holds_each_text_s_vector(work: Backfill, texts: Path, full:
         ("part-00002.parquet", 3),
     ]
     assert metrics.pop("task_seconds") > 0
-    assert metrics.pop("texts_per_task_second") > 0
-    assert metrics == {"texts": 11.0, "texts_encoded": 11.0, "shards": 3.0, "dimension": 8.0}
+    assert metrics.pop("rows_per_second") > 0
+    assert metrics.pop("tokens") > 11
+    assert metrics == {
+        "texts": 11.0,
+        "texts_encoded": 11.0,
+        "duplicates": 0.0,
+        "truncated": 0.0,
+        "null": 0.0,
+        "empty": 0.0,
+        "whitespace": 0.0,
+        "surrogates": 0.0,
+        "control": 0.0,
+        "outside": 0.0,
+        "deleted": 0.0,
+        "unknown_tombstones": 0.0,
+        "shards": 3.0,
+        "dimension": 8.0,
+    }
     record = read_json(str(work.folder / "out.json"))
     assert record["uri"] == str(out)
     assert Manifest.from_json(record["manifest"]) == manifest
@@ -76,7 +97,7 @@ def test_tasks_share_the_shards_whatever_their_order(work: Backfill, texts: Path
     reports = {task: work.embed(task) for task in (1, 0)}
     assert [number for number, _ in reports[0].shards] == [0, 2]
     assert [number for number, _ in reports[1].shards] == [1]
-    assert (reports[0].texts, reports[1].texts) == (7, 4)
+    assert (reports[0].rows, reports[1].rows) == (7, 4)
     work.finish([1, 0])
     assert rows(out)[0] == [f"t{number}" for number in range(11)]
 
@@ -84,7 +105,7 @@ def test_tasks_share_the_shards_whatever_their_order(work: Backfill, texts: Path
 def test_no_more_tasks_are_made_than_there_are_shards(work: Backfill, texts: Path, full: Path, out: Path):
     assert work.plan([texts], full, out, tasks=200) == [0, 1, 2]
     assert work.plan([texts], full, out, tasks=200, rows_per_shard=0) == [0]
-    assert read_value(work.planned, BackfillPlan).shard_rows(0) == 11 < ROWS_PER_SHARD
+    assert read_value(work.planned, BackfillPlan).shards[0].texts == 11 < ROWS_PER_SHARD
 
 
 def test_carried_columns_of_all_files_are_kept(work: Backfill, tmp_path: Path, full: Path, out: Path):
@@ -131,11 +152,11 @@ def test_a_vector_too_large_for_float16_is_refused(work: Backfill, texts: Path, 
     work.plan([texts], copy, out, dtype="float16")
     with pytest.raises(DataError, match=one_line(out, "as halffloat; check the model and its precision")):
         work.embed(0)
-    assert not list_files(str(out))
+    assert not [info.uri for info in list_files(str(out)) if info.uri.endswith(".parquet")]
 
 
 def test_a_prompt_is_used_and_ends_up_in_the_revision(work: Backfill, texts: Path, full: Path, out: Path):
-    work.run([texts], full, out, prompt="query")
+    work.run([texts], full, out, encoder=EncoderSettings(prompt="query"))
     assert EmbeddingsDataset.open(str(out)).manifest.revision == f"{content_revision(full)};prompt=query"
     np.testing.assert_allclose(rows(out)[1], by_hand(full, TEXTS, prompt="query: "), rtol=0, atol=1e-5)
 
@@ -157,41 +178,13 @@ def test_texts_model_and_dataset_may_all_lie_on_gs(work: Backfill, texts: Path, 
 
 
 @pytest.mark.parametrize(
-    ("lines", "reason"),
-    [
-        (['{"id": "a", "text": null}'], "column 'text', row 1: the text is null"),
-        (
-            ['{"id": "a", "text": "x"}', '{"id": "b", "text": " \\t"}'],
-            "column 'text', row 2: the text is only white space",
-        ),
-        (['{"id": "a", "text": 3}'], "'text'"),
-        (['{"id": "a", "text": "x"}', '{"id": "a", "text": "y"}'], "row 2: id 'a' is already that of row 1"),
-        (['{"id": "a", "body": "x"}'], "'text'"),
-        (['{"text": "x"}'], "'id'"),
-        (["{"], "line 1 is not JSON"),
-        ([], "there are no rows"),
-    ],
-    ids=["null", "blank", "number", "twice", "no-text-column", "no-id-column", "no-json", "no-rows"],
-)
-def test_bad_texts_are_refused_at_plan_with_nothing_written(
-    work: Backfill, tmp_path: Path, full: Path, out: Path, lines: list[str], reason: str
-):
-    bad = tmp_path / "bad.jsonl"
-    bad.write_text("".join(f"{line}\n" for line in lines))
-    with pytest.raises(DataError, match=one_line(bad, reason)):
-        work.plan([bad], full, out)
-    assert not out.exists()
-    assert not Path(work.planned).exists()
-
-
-@pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
         ({"tasks": 0}, UsageError, "tasks: expected from 1 to 200, got 0"),
         ({"tasks": 201}, UsageError, "tasks: expected from 1 to 200, got 201"),
         ({"dtype": "bfloat16"}, UsageError, "dtype: expected float32 or float16, got 'bfloat16'"),
         ({"rows_per_shard": -1}, UsageError, "rows per shard: expected at least 1, got -1"),
-        ({"prompt": "passage"}, UsageError, "prompt: model "),
+        ({"encoder": EncoderSettings(prompt="passage")}, UsageError, "prompt: model "),
     ],
     ids=["none", "many", "dtype", "rows", "prompt"],
 )
@@ -209,6 +202,27 @@ def test_bad_settings_are_refused_at_plan_and_leave_an_earlier_dataset_alone(
     with pytest.raises(kind, match=one_line(message)):
         work.plan([texts], full, out, **changes)
     assert contents(out) == before
+
+
+def test_the_tuning_that_was_measured_is_used(
+    work: Backfill, texts: Path, full: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+):
+    used: list[Tuning | None] = []
+    load = Encoder.load
+
+    def noted(*args: Any, tuning: Tuning | None = None, **settings: Any) -> Encoder:
+        used.append(tuning)
+        return load(*args, tuning=tuning, **settings)
+
+    monkeypatch.setattr(Encoder, "load", noted)
+    best = Tuning(batch_tokens=100)
+    entry = ProfileEntry(device_name(best_device()), content_revision(full), "float32", best, 1.0, 1.0)
+    write_profile(str(work.folder / "profile.json"), EncoderProfile(entries=(entry,)))
+    work.plan([texts], full, out, encoder=EncoderSettings(precision="float32"))
+    work.embed(0, str(work.folder / "profile.json"))
+    (out / "part-00000.parquet").unlink()
+    work.embed(0)
+    assert used == [best, Tuning()]
 
 
 def test_a_file_in_the_dataset_s_place_is_refused(work: Backfill, texts: Path, full: Path, out: Path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.embedding.step import TaskReport
 from driftline.components.errors import DataError
 from driftline.components.storage.dataset import EmbeddingsDataset
@@ -53,8 +54,8 @@ def rerun(work: Backfill, texts: Path, model: Path, out: Path, tasks: int = 1) -
 def test_a_finished_dataset_is_left_as_it_is(work: Backfill, texts: Path, full: Path, out: Path, tasks: int):
     before, written = contents(out), stamps(out)
     reports = rerun(work, texts, full, out, tasks)
-    assert sum(report.texts for report in reports) == 0
-    assert sum(shard.rows for report in reports for _, shard in report.shards) == 11
+    assert sum(report.rows for report in reports) == 0
+    assert sum(entry.shard.rows for report in reports for _, entry in report.shards) == 11
     assert contents(out) == before
     assert {name: stamps(out)[name] for name in SHARDS} == {name: written[name] for name in SHARDS}
 
@@ -71,7 +72,7 @@ def test_places_do_not_matter_only_contents(work: Backfill, texts: Path, full: P
     shutil.copytree(full, moved / "full")
     shutil.copytree(out, moved / "out")
     shutil.copy(texts, moved / "other-name.jsonl")
-    assert [report.texts for report in rerun(work, moved / "other-name.jsonl", moved / "full", moved / "out")] == [0]
+    assert [report.rows for report in rerun(work, moved / "other-name.jsonl", moved / "full", moved / "out")] == [0]
     assert contents(moved / "out") == contents(out)
 
 
@@ -104,7 +105,7 @@ def test_only_the_shard_that_is_not_whole_is_embedded_again(
     work.plan([texts], full, out)
     with pytest.raises(DataError, match=one_line(out, "the dataset is unfinished")):
         EmbeddingsDataset.open(str(out))
-    assert work.embed(0).texts == 4
+    assert work.embed(0).rows == 4
     work.finish([0])
     assert contents(out) == before
     for name in (SHARDS[0], SHARDS[2]):
@@ -133,11 +134,13 @@ def test_a_same_sized_change_of_one_letter_is_noticed(work: Backfill, texts: Pat
     size = texts.stat().st_size
     write_texts(texts, changed)
     assert texts.stat().st_size == size
-    assert [report.texts for report in rerun(work, texts, full, out)] == [11]
+    assert [report.rows for report in rerun(work, texts, full, out)] == [11]
     np.testing.assert_allclose(rows(out)[1], by_hand(full, changed), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{"dtype": "float16"}, {"prompt": "query"}, {"rows_per_shard": 5}])
+@pytest.mark.parametrize(
+    "changes", [{"dtype": "float16"}, {"encoder": EncoderSettings(prompt="query")}, {"rows_per_shard": 5}]
+)
 def test_other_settings_embed_everything_again(
     work: Backfill, texts: Path, full: Path, out: Path, changes: dict[str, object]
 ):
@@ -159,7 +162,7 @@ def test_a_file_that_is_added_leaves_the_earlier_files_whole_shards(
     write_texts(folder / "a.jsonl", TEXTS[:8], "a")
     work.run([folder], full, out)
     write_texts(folder / "b.jsonl", TEXTS[8:], "b")
-    assert [report.texts for report in rerun(work, folder, full, out)] == [3]
+    assert [report.rows for report in rerun(work, folder, full, out)] == [3]
     assert rows(out)[0] == [f"a{number}" for number in range(8)] + [f"b{number}" for number in range(3)]
 
 

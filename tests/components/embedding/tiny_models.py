@@ -18,7 +18,7 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 
 HIDDEN = 16
 MAX_TOKENS = 64
@@ -68,6 +68,35 @@ def save_transformer(folder: Path, seed: int = 0) -> Path:
         sep_token="[SEP]",
         mask_token="[MASK]",
     ).save_pretrained(folder)
+    return folder
+
+
+def save_other(folder: Path, kind: str, pooling: PoolingMode = "mean", seed: int = 0, **settings: Any) -> Path:
+    """Save a random model of another architecture, `roberta`, `mpnet` or `distilbert`, with BERT's tokenizer."""
+    with tempfile.TemporaryDirectory() as raw:
+        save_transformer(Path(raw), seed)
+        torch.manual_seed(seed)
+        tokenizer = AutoTokenizer.from_pretrained(raw)
+        common = {"vocab_size": len(_VOCABULARY), "initializer_range": 0.5, "pad_token_id": tokenizer.pad_token_id}
+        if kind == "distilbert":
+            shape = {
+                "dim": HIDDEN,
+                "n_layers": 2,
+                "n_heads": 2,
+                "hidden_dim": 32,
+                "max_position_embeddings": MAX_TOKENS,
+            }
+        else:
+            shape = {
+                "hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+                "max_position_embeddings": MAX_TOKENS + 2,
+            }  # fmt: skip
+        config = AutoConfig.for_model(kind, **common, **shape, **settings)
+        AutoModel.from_config(config).save_pretrained(raw)
+        tokenizer.save_pretrained(raw)
+        transformer = Transformer(raw)
+    model = SentenceTransformer(modules=[transformer, Pooling(HIDDEN, pooling), Normalize()], device="cpu")
+    model.save(str(folder), create_model_card=False)
     return folder
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,7 @@ def test_shards_of_different_types(tmp_path: Path) -> None:
 
 SHARD = Shard("a.parquet", 5, 100, "AAAAAA==")
 GOOD = manifest_of(SHARD).to_json()
+DELETES = {"name": "d.parquet", "rows": 2, "bytes": 1, "crc32c": "x"}
 
 
 def test_a_manifest_comes_back() -> None:
@@ -236,11 +239,32 @@ def test_a_manifest_comes_back() -> None:
     assert manifest_of(SHARD, revision="ü").digest != manifest_of(SHARD, revision="u").digest
 
 
+def test_a_manifest_with_deletes_comes_back() -> None:
+    whole = manifest_of(SHARD)
+    manifest = replace(whole, deletes=Shard(**DELETES))
+    assert (manifest.rows, manifest.stored_rows) == (3, 5)
+    assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+    assert manifest.digest != whole.digest
+    others = replace(manifest, deletes=Shard(**{**DELETES, "crc32c": "y"}))
+    assert others.digest != manifest.digest
+    assert replace(whole, deletes=Shard(**{**DELETES, "rows": 5})).rows == 0
+
+
+def test_a_manifest_of_version_1_is_read_and_keeps_its_identity() -> None:
+    first = {key: value for key, value in GOOD.items() if key != "deletes"} | {"version": 1}
+    manifest = Manifest.from_json(first)
+    assert manifest == manifest_of(SHARD)
+    assert manifest.deletes is None
+    canonical = json.dumps(first, sort_keys=True, separators=(",", ":"))
+    assert manifest.digest == "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+
 @pytest.mark.parametrize(
     ("change", "part"),
     [
         ({"format": "other"}, "the format is 'other'"),
-        ({"version": 2}, "version 2 cannot be read"),
+        ({"version": 3}, "version 3 cannot be read, this Driftline reads versions 1 and 2"),
+        ({"version": 1}, "unknown keys: deletes"),
         ({"version": "1"}, "version '1' cannot be read"),
         ({"model": None}, "'model' is null, expected str"),
         ({"dimension": 2.0}, "'dimension' is 2.0, expected int"),
@@ -259,6 +283,13 @@ def test_a_manifest_comes_back() -> None:
         ({"shards": [{**GOOD["shards"][0], "name": "../../a"}]}, "plain file name"),
         ({"shards": [{"name": "a"}]}, "missing keys: bytes, crc32c, rows"),
         ({"more": 1}, "unknown keys: more"),
+        ({"deletes": []}, "'deletes' is [], expected dict or null"),
+        ({"deletes": {"name": "d"}}, "the deletes: missing keys: bytes, crc32c, rows"),
+        ({"deletes": DELETES}, "5 rows are stated, the shards have 5, less the 2 deleted"),
+        ({"deletes": {**DELETES, "rows": 6}, "rows": 0}, "6 rows are to be left out, the shards have 5"),
+        ({"deletes": {**DELETES, "rows": 0}}, "0 rows"),
+        ({"deletes": {**DELETES, "name": "a.parquet"}, "rows": 3}, "'a.parquet' is a shard and the deletes"),
+        ({"deletes": {**DELETES, "name": "../d"}, "rows": 3}, "plain file name"),
     ],
 )
 def test_manifests_that_are_refused(tmp_path: Path, change: dict[str, Any], part: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,12 +11,16 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from driftline.components.embedding.model_folder import check_model_folder, content_revision
+from driftline.components.embedding.encoding.model_folder import check_model_folder, content_revision
 from driftline.components.errors import DataError, StorageError
+from driftline.components.storage.cache import remembered
 from driftline.components.storage.location import is_gcs, normalised
-from driftline.components.storage.store import exists, local_folder
+from driftline.components.storage.store import cached_folder, exists
 
 _WEIGHTS_AND_CONFIGURATION = ("*.safetensors", "*.json", "*.txt", "*.model")
+_REVISION = re.compile(r"sha256:[0-9a-f]{16}")
+# The name under which a cached copy's revision is kept: another one whenever content_revision changes.
+_REVISION_NOTE = "content-revision-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +39,14 @@ class ModelFolder:
 
 
 @contextmanager
-def open_model(model: str) -> Generator[ModelFolder]:
+def open_model(model: str, cache: Path | None = None) -> Generator[ModelFolder]:
     """Bring a model to the local disk, check that it is safe to load, and say what it is.
 
     Args:
         model: a folder, a ``gs://`` prefix, or a name such as ``sentence-transformers/all-MiniLM-L6-v2``.
+        cache: a local folder in which a model from gs:// is kept (see ``store.cached_folder``), with its revision, so
+            that the next process on this machine neither downloads nor digests gigabytes again; None for a temporary
+            copy.
 
     Raises:
         DataError: it is no model that can be loaded safely.
@@ -48,17 +56,20 @@ def open_model(model: str) -> Generator[ModelFolder]:
     place = normalised(model)
     name = place.rstrip("/").rsplit("/", 1)[-1]
     if is_gcs(place) or exists(place):
-        with local_folder(place) as path:
-            yield _checked(path, model, name)
+        with cached_folder(place, cache) as path:
+            yield _checked(path, model, name, kept=is_gcs(place) and cache is not None)
     else:
         yield _checked(_from_hub(model), model, name)
 
 
-def _checked(path: Path, model: str, name: str) -> ModelFolder:
+def _checked(path: Path, model: str, name: str, *, kept: bool = False) -> ModelFolder:
     check_model_folder(path, model)
     if name in ("", ".", ".."):
         name = path.resolve().name
-    return ModelFolder(path, name, content_revision(path))
+    revision = remembered(path, _REVISION_NOTE, lambda: content_revision(path)) if kept else content_revision(path)
+    if _REVISION.fullmatch(revision) is None:
+        revision = content_revision(path)  # the note is damaged
+    return ModelFolder(path, name, revision)
 
 
 def _from_hub(model: str) -> Path:

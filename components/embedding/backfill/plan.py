@@ -1,0 +1,196 @@
+"""The backfill's plan: which texts go into which shard, which task embeds it, and what makes a shard still right."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow ships no types)
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import pyarrow as pa
+
+from driftline.components.embedding.backfill.cutting import (
+    BYTES_PER_SHARD,
+    ROWS_PER_SHARD,
+    ShardWork,
+    Slice,
+    balance,
+    cut,
+)
+from driftline.components.embedding.encoding.settings import EncoderSettings
+from driftline.components.storage.arrow_types import type_from_name
+from driftline.components.storage.manifest import Manifest, Shard
+from driftline.components.storage.store import FileInfo, join
+from driftline.components.storage.texts import TextColumns, TextCounts, TextPiece, TextSelection, TextSource
+
+__all__ = [
+    "BYTES_PER_SHARD",
+    "ROWS_PER_SHARD",
+    "BackfillPlan",
+    "DType",
+    "Previous",
+    "ShardWork",
+    "Slice",
+    "cut",
+    "merged_pieces",
+    "with_settings",
+]
+
+WORK_FOLDER: Final = "_work"
+"""Folder beside the shards for what a run needs until it has finished: chunks, records of shards."""
+
+DType = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """The dataset that an incremental run adds to.
+
+    Attributes:
+        manifest: what it held when the run was planned.
+        seen: the manifest's file: only over this very version will the run write its own.
+        deletes: the rows that readers shall leave out when the run has finished; None where there are none.
+        replaced: rows left out from now on since their texts changed.
+        removed: rows left out from now on since the input holds their ids with a null text.
+        unknown: ids with a null text that the dataset does not have.
+    """
+
+    manifest: Manifest
+    seen: FileInfo
+    deletes: Shard | None
+    replaced: int
+    removed: int
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillPlan:
+    """What every task of a backfill needs to know.
+
+    Its JSON has a few hundred bytes for each shard and each file, whatever the number of rows.
+
+    Attributes:
+        out: the embeddings dataset to write.
+        model: folder, gs:// prefix or name of the model.
+        model_name: its name in the manifest.
+        revision: identity of the model's content, with that of the encoder's settings where they change vectors.
+        encoder: the encoder's settings.
+        dtype: of the vectors.
+        columns: the texts' columns.
+        selection: the rows of the texts that are taken.
+        sources: the texts, file by file, their pieces merged to those that begin where a slice does.
+        carried: names and types of the dataset's carried columns, besides the text.
+        shards: the texts of each shard, in the order of the sources.
+        tasks: tasks that share the shards.
+        first: number of the first shard in the dataset.
+        previous: the dataset that the run adds to; None where it writes a whole one.
+        wanted: file that says which texts are wanted, in an incremental run; empty otherwise.
+        seconds: how long planning took.
+    """
+
+    out: str
+    model: str
+    model_name: str
+    revision: str
+    encoder: EncoderSettings
+    dtype: DType
+    columns: TextColumns
+    selection: TextSelection
+    sources: tuple[TextSource, ...]
+    carried: tuple[tuple[str, str], ...]
+    shards: tuple[ShardWork, ...]
+    tasks: int
+    first: int = 0
+    previous: Previous | None = None
+    wanted: str = ""
+    seconds: float = 0.0
+
+    @property
+    def texts(self) -> int:
+        """Texts of all shards together: the rows that the run writes."""
+        return sum(work.texts for work in self.shards)
+
+    @property
+    def counts(self) -> TextCounts:
+        """What the rules and the selection made of the rows of all sources."""
+        return sum((source.counts for source in self.sources), TextCounts())
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The carried columns, besides the text."""
+        return pa.schema([pa.field(name, type_from_name(kind)) for name, kind in self.carried])
+
+    def shares(self) -> tuple[tuple[int, ...], ...]:
+        """Return the numbers of each task's shards, shared so that each has about as many bytes of text."""
+        return balance([work.bytes for work in self.shards], self.tasks)
+
+    def shard_name(self, shard: int) -> str:
+        """Return a shard's file name, which follows from its place and, where it is added, from its content.
+
+        So no shard that is there is ever written over by an incremental run, whoever else adds to the dataset.
+        """
+        place = f"part-{self.first + shard:05d}"
+        return f"{place}.parquet" if self.previous is None else f"{place}-{self.shard_key(shard)[:12]}.parquet"
+
+    def shard_key(self, shard: int) -> str:
+        """Return the identity of everything that decides a shard's content: texts, columns, model, settings."""
+        work = self.shards[shard]
+        content = [
+            [source.crc32c, source.bytes, source.format, piece.start, piece.rows, piece.skip, piece.texts]
+            for piece in work.slices
+            for source in [self.sources[piece.source]]
+        ]
+        settings = [
+            dataclasses.asdict(self.columns),
+            dataclasses.asdict(self.selection),
+            self.carried,
+            self.model_name,
+            self.revision,
+            self.encoder.identity(),
+            self.dtype,
+        ]
+        canonical = json.dumps([content, work.wanted, settings], sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def work_place(self, *parts: str) -> str:
+        """Return the URI of something in the work folder."""
+        return join(self.out, WORK_FOLDER, *parts)
+
+
+def merged_pieces(source: TextSource, starts: Sequence[int]) -> TextSource:
+    """Return a source with its pieces merged to those that begin at its first row and at `starts`.
+
+    Args:
+        source: as scanned.
+        starts: rows at which pieces begin.
+    """
+    cuts = set(starts)
+    merged: list[TextPiece] = []
+    for piece in source.pieces:
+        if not merged or piece.start in cuts:
+            merged.append(piece)
+        else:
+            last = merged[-1]
+            merged[-1] = dataclasses.replace(
+                last, rows=last.rows + piece.rows, texts=last.texts + piece.texts, bytes=last.bytes + piece.bytes
+            )
+    return dataclasses.replace(source, pieces=tuple(merged))
+
+
+def with_settings(revision: str, encoder: EncoderSettings) -> str:
+    """Return the revision of vectors: the model's and, where they are not the defaults, the encoder's settings.
+
+    `sha256:0123456789abcdef;prompt=query`, for example.
+    """
+    defaults = EncoderSettings()
+    changed = [
+        f";{field.name}={getattr(encoder, field.name)}"
+        for field in dataclasses.fields(encoder)
+        if getattr(encoder, field.name) != getattr(defaults, field.name)
+    ]
+    return revision + "".join(changed)

@@ -1,0 +1,108 @@
+"""What the backfill's tasks tell each other and the user: shards, tasks, metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from driftline.components.embedding.backfill.plan import BackfillPlan
+from driftline.components.errors import UsageError
+from driftline.components.storage.manifest import Manifest, Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What it took to make a shard.
+
+    Attributes:
+        texts: its rows.
+        distinct: texts that were encoded, each once however many rows have it.
+        tokens: of the distinct texts.
+        truncated: distinct texts cut at the model's maximum length.
+    """
+
+    texts: int
+    distinct: int
+    tokens: int
+    truncated: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """A finished shard.
+
+    Attributes:
+        shard: its name, rows, size and checksum.
+        dimension: length of a vector; 0 where that is not known.
+        normalized: whether vectors have length 1.
+        encoded: what it took, in this run; None where the shard was finished by an earlier one.
+    """
+
+    shard: Shard
+    dimension: int
+    normalized: bool
+    encoded: Encoded | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """What one embedding task found and made.
+
+    Attributes:
+        shards: the shards of its share, each with its number.
+        rows: rows whose vectors this very task made; those that it found made are not counted.
+        seconds: how long it took.
+    """
+
+    shards: tuple[tuple[int, ShardReport], ...]
+    rows: int
+    seconds: float
+
+
+def metrics(
+    known: BackfillPlan, manifest: Manifest, reports: Sequence[TaskReport], hourly_price: float
+) -> dict[str, float]:
+    """Return the numbers that a finished backfill is judged by.
+
+    Rate and cost are those of the tasks that reported: what a task that was killed had done, and the time it took,
+    are left out of both.
+
+    Args:
+        known: the plan.
+        manifest: of the finished dataset.
+        reports: of all tasks.
+        hourly_price: of one task's machine, in any currency; 0 where it is not to be reckoned.
+    """
+    encoded = [entry.encoded for report in reports for _, entry in report.shards if entry.encoded is not None]
+    seconds = sum(report.seconds for report in reports)
+    rows = sum(report.rows for report in reports)
+    counts, previous = known.counts, known.previous
+    numbers = {
+        "texts": manifest.rows,
+        "texts_encoded": sum(entry.texts for entry in encoded),
+        "duplicates": sum(entry.texts - entry.distinct for entry in encoded),
+        "tokens": sum(entry.tokens for entry in encoded),
+        "truncated": sum(entry.truncated for entry in encoded),
+        "null": counts.null,
+        "empty": counts.empty,
+        "whitespace": counts.whitespace,
+        "surrogates": counts.surrogates,
+        "control": counts.control,
+        "outside": counts.outside,
+        "deleted": 0 if previous is None else previous.replaced + previous.removed,
+        "unknown_tombstones": 0 if previous is None else previous.unknown,
+        "shards": len(manifest.shards),
+        "dimension": manifest.dimension,
+        "task_seconds": seconds,
+        "rows_per_second": rows / seconds if seconds > 0 else 0,
+    }
+    if hourly_price > 0 and rows > 0:
+        numbers["cost_per_million_texts"] = hourly_price * seconds / 3600 / rows * 1e6
+    return {name: float(value) for name, value in numbers.items()}
+
+
+def check_price(hourly_price: float) -> None:
+    """Raise UsageError for a price that is none."""
+    if not (math.isfinite(hourly_price) and hourly_price >= 0):
+        raise UsageError(f"hourly price: expected 0 or more, got {hourly_price}")

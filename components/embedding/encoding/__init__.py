@@ -1,0 +1,1 @@
+"""Texts to vectors: the encoder, and the models it loads."""

@@ -1,0 +1,77 @@
+"""Measures a model on this machine and remembers the fastest tuning: what `driftline bench encode` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+
+from driftline.components.embedding.encoding.devices import best_device, device_name
+from driftline.components.embedding.encoding.measure import Measurement, drawn_texts, measure
+from driftline.components.embedding.encoding.model_folder import check_prompt
+from driftline.components.embedding.encoding.models import open_model
+from driftline.components.embedding.encoding.profile import ProfileEntry, read_profile, write_profile
+from driftline.components.embedding.encoding.settings import EncoderSettings
+from driftline.components.storage.texts import TextColumns, read_texts, scan_texts
+
+
+def bench_encoder(
+    *,
+    model: str,
+    inputs: Sequence[str],
+    columns: TextColumns,
+    texts: int,
+    encoder: EncoderSettings,
+    compiled: bool,
+    profile: str,
+    model_cache: str,
+    say: Callable[[int, int], None],
+) -> list[Measurement]:
+    """Measure a model, write its fastest tuning into a profile, and return the measurements, the fastest first.
+
+    Args:
+        model: folder, gs:// prefix or name of the model.
+        inputs: files, folders or patterns of texts like those to come; none for random words.
+        columns: the texts' columns.
+        texts: texts in one measurement; of fewer inputs, all.
+        encoder: what decides the vectors.
+        compiled: whether to measure the model translated by `torch.compile` as well.
+        profile: file to remember the fastest in, beside what it holds of other machines, models and precisions.
+        model_cache: local folder in which models from gs:// are kept; empty for none.
+        say: told how many measurements are done, of how many.
+
+    Raises:
+        DataError: the model, the texts or the profile are not as expected.
+        UsageError: a setting is out of range, or not this model's.
+        StorageError: something cannot be read or written.
+    """
+    before = read_profile(profile)  # what cannot be read is found before minutes of measuring
+    with open_model(model, Path(model_cache) if model_cache else None) as folder:
+        check_prompt(folder.path, model, encoder.prompt)
+        sample = _texts(inputs, columns, texts) if inputs else drawn_texts(folder.path, texts)
+        found: list[Measurement] = []
+        kinds = (False, True) if compiled else (False,)
+        for number, kind in enumerate(kinds):
+
+            def told(done: int, of: int, number: int = number) -> None:
+                say(number * of + done, len(kinds) * of)
+
+            found += measure(folder.path, model, encoder, sample, compiled=kind, say=told)
+        found.sort(key=lambda one: -one.tokens_per_second)
+        fastest = found[0]
+        entry = ProfileEntry(
+            device=device_name(best_device()),
+            revision=folder.revision,
+            precision=fastest.precision,
+            tuning=fastest.tuning,
+            texts_per_second=fastest.texts_per_second,
+            tokens_per_second=fastest.tokens_per_second,
+        )
+        write_profile(profile, before.with_entry(entry))
+    return found
+
+
+def _texts(inputs: Sequence[str], columns: TextColumns, count: int) -> list[str]:
+    sources = scan_texts(inputs, columns)
+    batches = (batch for source in sources for batch in read_texts(source, columns))
+    return list(islice((text for batch in batches for text in batch.column("text").to_pylist()), count))

@@ -1,0 +1,273 @@
+"""The encoder: texts to vectors, by a sentence-transformers model and all of its modules."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules.normalize import Normalize
+from torch import Tensor
+from transformers.utils import logging as transformers_logging
+
+from driftline.components.embedding.encoding.batches import cut_batches
+from driftline.components.embedding.encoding.devices import cpu_threads, settled_precision
+from driftline.components.embedding.encoding.engine import DTYPES, open_engine
+from driftline.components.embedding.encoding.model_folder import check_model_folder, check_prompt
+from driftline.components.embedding.encoding.settings import EncoderSettings, Tuning
+from driftline.components.embedding.encoding.tokens import Tokens
+from driftline.components.embedding.encoding.weights import check_weights
+from driftline.components.errors import DataError, DriftlineError, UsageError
+
+__all__ = ["Encoder", "EncoderSettings", "Encoding", "Tuning"]
+
+LOGGER: Final = logging.getLogger(__name__)
+
+# Tokens in a forward pass. On a CPU a batch's activations then fit a core's cache; on a GPU they fill the device.
+_CPU_BATCH_TOKENS: Final = 1024
+_GPU_BATCH_TOKENS: Final = 16_384
+
+# What the libraries raise over a damaged file: safetensors' error and that of configurations are no ValueErrors.
+_LOAD_ERRORS: Final = (
+    OSError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoding:
+    """Some texts' vectors.
+
+    Attributes:
+        vectors: float32, (texts, dimension), finite, in the texts' order.
+        tokens: tokens of the sequences that the model saw, padding not counted; for a model that is no text
+            transformer, an estimate.
+        truncated: texts longer than the maximum length, which were cut.
+    """
+
+    vectors: NDArray[np.float32]
+    tokens: int
+    truncated: int
+
+
+class Encoder:
+    """A model in memory, ready to encode; loaded once, safe to call from several threads, which then take turns.
+
+    Every module of the model is honoured: transformer, pooling of any kind, dense layers, normalisation, prompts.
+    Nothing is done to a text but what the model's own tokenizer does. Texts are tokenised together, sorted by length
+    and run in batches of so many tokens, without padding where the model's architecture allows.
+
+    Attributes:
+        dimension: length of a vector.
+        normalized: whether vectors have length 1.
+        max_tokens: tokens of a text that are looked at; 0 where the model knows no limit.
+        precision: number type of the forward pass: `float32`, `bfloat16` or `float16`.
+        device: PyTorch's name of where it runs.
+    """
+
+    def __init__(self, model: SentenceTransformer, name: str, settings: EncoderSettings, tuning: Tuning) -> None:
+        self._name = name
+        self._settings = settings
+        self._lock = threading.Lock()
+        full = model.eval().get_embedding_dimension()
+        if full is None:
+            raise DataError(
+                f"model {name}: it does not say how long its vectors are, so it makes none; is it an encoder?"
+            )
+        if settings.dimension > full:
+            raise UsageError(f"dimension: model {name} has vectors of {full} numbers, got {settings.dimension}")
+        self.dimension: int = settings.dimension or full
+        self.normalized: bool = isinstance([*model][-1], Normalize)
+        self.device: str = str(model.device)
+        self.precision: str = settled_precision(settings.precision, model.device)
+        self._engine = open_engine(model, name, settings, DTYPES[self.precision], compiled=tuning.compile)
+        self.max_tokens: int = self._engine.max_tokens
+        self._streams: ThreadPoolExecutor | None = None
+        self.tune(tuning)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        name: str,
+        settings: EncoderSettings | None = None,
+        *,
+        tuning: Tuning | None = None,
+        device: str | None = None,
+    ) -> Self:
+        """Load a model from a local folder.
+
+        Args:
+            folder: a sentence-transformers model, or a transformers one (its token vectors are then averaged).
+            name: what the user called it, for messages.
+            settings: what decides the vectors; the model's own defaults where None.
+            tuning: what decides the speed on this machine.
+            device: a PyTorch device such as ``"cuda:0"``; None for the best there is.
+
+        Raises:
+            DataError: the folder is no model that can be loaded safely.
+            UsageError: the model has no such prompt, or fewer dimensions than asked for.
+        """
+        settings = settings or EncoderSettings()
+        check_model_folder(folder, name)
+        check_prompt(folder, name, settings.prompt)
+        transformers_logging.disable_progress_bar()  # a bar over weights tears the step's own progress apart
+        try:
+            model = SentenceTransformer(
+                str(folder),
+                device=device,
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+            )
+            check_weights(model, folder, name)
+            return cls(model, name, settings, tuning or Tuning())
+        except DriftlineError:
+            raise
+        except _LOAD_ERRORS as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"model {name}: could not be loaded ({reason}); fetch it again or save it anew") from error
+
+    def tune(self, tuning: Tuning) -> None:
+        """Change what decides the speed of the loaded model; whether it is compiled stays as it was loaded."""
+        on_cpu = self.device == "cpu"
+        with self._lock:
+            self._batch_tokens = tuning.batch_tokens or (_CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS)
+            self._stream_count = 1
+            if self._streams is not None:
+                self._streams.shutdown()
+                self._streams = None
+            if on_cpu:
+                # Each thread runs a batch of its own, with its share of the CPU's threads.
+                threads = tuning.threads or cpu_threads()
+                self._stream_count = min(tuning.streams or threads, threads)
+                self._streams = ThreadPoolExecutor(
+                    self._stream_count,
+                    "driftline-encode",
+                    initializer=torch.set_num_threads,
+                    initargs=(max(1, threads // self._stream_count),),
+                )
+
+    def encode(self, texts: Sequence[str]) -> Encoding:
+        """Return the vectors of some texts.
+
+        They depend on these texts, the settings, the tuning and the machine alone: the same call gives the same bits.
+
+        Raises:
+            DataError: the model gave a NaN or an infinite value, or one text alone exceeds the device's memory.
+        """
+        return self._finished(texts, self._engine.tokenize(texts))
+
+    def encode_chunks(self, chunks: Iterable[Sequence[str]]) -> Generator[Encoding]:
+        """Encode chunk after chunk of texts.
+
+        The next chunk is read and tokenised in another thread while one is encoded. A chunk's forward passes begin only
+        when its encoding is asked for.
+
+        Args:
+            chunks: the texts of each chunk, read one chunk ahead.
+
+        Yields:
+            What :meth:`encode` gives of each chunk, to the bit.
+        """
+        source = iter(chunks)
+
+        def prepare() -> tuple[Sequence[str], Tokens] | None:
+            texts = next(source, None)
+            return None if texts is None else (texts, self._engine.tokenize(texts))
+
+        with ThreadPoolExecutor(1, thread_name_prefix="driftline-tokens") as reader:
+            pending = reader.submit(prepare)
+            while (prepared := pending.result()) is not None:
+                pending = reader.submit(prepare)
+                yield self._finished(*prepared)
+
+    def _finished(self, texts: Sequence[str], tokens: Tokens) -> Encoding:
+        with self._lock:
+            vectors = self._run(texts, tokens)
+        if self._settings.segments and len(tokens.sequences) > len(texts):
+            vectors = _pooled(vectors, tokens.texts, self._settings.segments)
+        shortened = vectors.shape[1] > self.dimension
+        vectors = np.ascontiguousarray(vectors[:, : self.dimension])
+        if self.normalized and (shortened or len(tokens.sequences) > len(texts)):
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            raise DataError(
+                f"model {self._name}: the vector of text {texts[int(np.argmin(finite))][:60]!r} holds NaN or infinite "
+                "values; use --precision float32, or leave the text out"
+            )
+        return Encoding(vectors, int(tokens.lengths.sum()), tokens.truncated)
+
+    def _run(self, texts: Sequence[str], tokens: Tokens) -> NDArray[np.float32]:
+        """Return a vector for each sequence, (sequences, full dimension) float32."""
+        packed = self._engine.forward.packed
+        batches = cut_batches(tokens.lengths, self._batch_tokens, padded=not packed, least=self._stream_count)
+        if not batches:
+            return np.zeros((0, self.dimension), np.float32)
+
+        def run(rows: NDArray[np.int64]) -> Tensor:
+            return self._batch(texts, tokens, rows)
+
+        each: Callable[..., Iterable[Tensor]] = map if self._streams is None else self._streams.map
+        # On a GPU the results stay there until all are on their way: nothing waits in between.
+        vectors = torch.cat(list(each(run, batches))).float().cpu().numpy()
+        ordered = np.empty_like(vectors)
+        ordered[np.concatenate(batches)] = vectors
+        return ordered
+
+    def _batch(self, texts: Sequence[str], tokens: Tokens, rows: NDArray[np.int64]) -> Tensor:
+        """Run a batch; one that the device has no memory for in halves."""
+        try:
+            return self._engine.forward([tokens.sequences[row] for row in rows])
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(rows) == 1:
+                text = texts[int(tokens.texts[rows[0]])]
+                raise DataError(
+                    f"model {self._name}: {self.device} has no memory for a single text of "
+                    f"{tokens.lengths[rows[0]]} tokens, {text[:60]!r}; set --max-tokens lower, or use a larger device"
+                ) from error
+        # Outside of the handler: the error's traceback would keep the batch's tensors alive.
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        half = len(rows) // 2
+        size = int(tokens.lengths[rows].sum())
+        if size // 2 < self._batch_tokens:
+            self._batch_tokens = max(size // 2, 1)
+            LOGGER.warning(
+                "model %s: %s has no memory for a batch of %d tokens; going on with %d",
+                self._name, self.device, size, self._batch_tokens,
+            )  # fmt: skip
+        return torch.cat([self._batch(texts, tokens, part) for part in (rows[:half], rows[half:])])
+
+
+def _pooled(vectors: NDArray[np.float32], texts: NDArray[np.int64], how: str) -> NDArray[np.float32]:
+    """Pool the vectors of each text's windows, (sequences, d) → (texts, d)."""
+    first = np.flatnonzero(np.diff(texts, prepend=-1))
+    if how == "max":
+        return np.maximum.reduceat(vectors, first, axis=0)
+    counts = np.diff(first, append=len(texts))
+    return (np.add.reduceat(vectors, first, axis=0) / counts[:, None]).astype(np.float32)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,144 @@
+"""Texts to the token sequences that a model sees: prompt, special tokens, the cut at a maximum, long texts' windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from driftline.components.errors import UsageError
+
+_CHARACTERS_A_TOKEN: Final = 32
+"""A text that is cut is tokenised only as far as it matters: so many characters a token at first."""
+
+_SPARE_WINDOWS: Final = 2
+"""Where a text is tokenised in part, the tokens beyond the maximum must fill so many windows: only those near the end
+of the part can differ from the whole text's."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """The token sequences of some texts.
+
+    Attributes:
+        sequences: token numbers, int64, of each sequence, special tokens included. (Whole texts where the model is no
+            text transformer.)
+        texts: the text that each sequence is of, int64, ascending: more than one where long texts are segmented.
+        lengths: tokens of each sequence, int64.
+        truncated: texts that were cut.
+    """
+
+    sequences: list[Any]
+    texts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    truncated: int
+
+
+class TextTokenizer:
+    """Turns texts into token sequences, as the model's own tokenizer does.
+
+    Nothing is lower-cased or stripped but by that tokenizer. A half surrogate pair, which is no character, becomes
+    U+FFFD.
+
+    Args:
+        tokenizer: the model's tokenizer, of the transformers library, with a `tokenizers` backend.
+        max_tokens: tokens of a sequence at most, special tokens and prompt included.
+        prompt: text put before every text.
+        segments: whether a longer text becomes several sequences, instead of being cut.
+        overlap: tokens that neighbouring sequences of one text share.
+
+    Raises:
+        UsageError: the prompt leaves no room for a text.
+    """
+
+    def __init__(self, tokenizer: Any, *, max_tokens: int, prompt: str, segments: bool, overlap: int) -> None:
+        backend: Tokenizer = tokenizer.backend_tokenizer
+        self._max_tokens = max_tokens
+        self._prompt = prompt
+        self._segments = segments
+        # Copies: the model's own tokenizer keeps its settings.
+        self._cut = Tokenizer.from_str(backend.to_str())
+        self._cut.no_padding()
+        self._cut.enable_truncation(max_tokens)
+        if self.prompt_tokens >= max_tokens - 1:
+            raise UsageError(
+                f"prompt: {self.prompt_tokens} tokens leave none of the {max_tokens} for the text; choose another, or "
+                "set max-tokens higher"
+            )
+        self._prompt_ids: NDArray[np.int64] = np.zeros(0, np.int64)
+        if segments:
+            if prompt:
+                self._prompt_ids = np.asarray(self._cut.encode(prompt, add_special_tokens=False).ids, np.int64)
+            room = max_tokens - len(self._prompt_ids)
+            content = room - self._cut.num_special_tokens_to_add(False)
+            stride = min(overlap or content // 8, content // 2)
+            self._windows = Tokenizer.from_str(backend.to_str())
+            self._windows.no_padding()
+            self._windows.enable_truncation(room, stride=max(stride, 0))
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of a sequence that are the prompt's and the special ones before it."""
+        if not self._prompt:
+            return 0
+        prompt = self._cut.encode(self._prompt)
+        return len(prompt.ids) - prompt.special_tokens_mask[-1]
+
+    def __call__(self, texts: Sequence[str]) -> Tokens:
+        """Return the token sequences of some texts."""
+        sequences: list[NDArray[np.int64]] = []
+        owners: list[int] = []
+        truncated = 0
+        for number, encoding in enumerate(self._encoded(texts)):
+            if not encoding.overflowing:
+                sequences.append(np.asarray(encoding.ids, np.int64))
+                owners.append(number)
+            elif not self._segments:
+                truncated += 1
+                sequences.append(np.asarray(encoding.ids, np.int64))
+                owners.append(number)
+            else:
+                windows = self._segmented(texts[number])
+                sequences.extend(windows)
+                owners.extend([number] * len(windows))
+        lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
+        return Tokens(sequences, np.asarray(owners, np.int64), lengths, truncated)
+
+    def _encoded(self, texts: Sequence[str]) -> Iterator[Encoding]:
+        """Yield each text's encoding; of a long one, that is cut or segmented anyway, only as much as decides it."""
+        characters = max(_CHARACTERS_A_TOKEN * self._max_tokens, 1024)
+        parts = [self._prompt + text[:characters] for text in texts]
+        for text, encoding in zip(texts, _encode(self._cut, parts), strict=True):
+            taken, found = characters, encoding
+            while taken < len(text) and len(found.overflowing) < _SPARE_WINDOWS:
+                taken *= 4
+                found = _encode(self._cut, [self._prompt + text[:taken]])[0]
+            yield found
+
+    def _segmented(self, text: str) -> list[NDArray[np.int64]]:
+        """Return the windows of a long text, the prompt put into each behind the leading special tokens."""
+        whole = _encode(self._windows, [text])[0]
+        windows: list[NDArray[np.int64]] = []
+        for window in (whole, *whole.overflowing):
+            ids = np.asarray(window.ids, np.int64)
+            if len(self._prompt_ids):
+                leading = int(np.argmin(window.special_tokens_mask))
+                ids = np.insert(ids, leading, self._prompt_ids)
+            windows.append(ids)
+        return windows
+
+
+def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoding]:
+    try:
+        return tokenizer.encode_batch(texts)
+    except (TypeError, UnicodeEncodeError):  # a half surrogate pair in one of them
+        return tokenizer.encode_batch([without_surrogates(text) for text in texts])
+
+
+def without_surrogates(text: str) -> str:
+    """Return a text with every half surrogate pair replaced by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,1 @@
+"""The commands of `driftline`, a module each; :mod:`driftline.pipelines.cli` gathers them."""

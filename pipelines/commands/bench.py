@@ -1,0 +1,116 @@
+"""`driftline bench`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from driftline.components.errors import UsageError
+from driftline.pipelines.commands.options import encoder_options
+
+if TYPE_CHECKING:
+    from driftline.components.embedding.encoding.measure import Measurement
+
+
+@click.group()
+def bench() -> None:
+    """Measure this machine."""
+
+
+@bench.command("encode")
+@click.argument("inputs", nargs=-1, metavar="[INPUT]...")
+@click.option(
+    "--model",
+    required=True,
+    metavar="M",
+    help="Folder, gs:// prefix or name of a sentence-transformers model.",
+)
+@click.option("--id-column", default="id", show_default=True, help="Column that holds the texts' ids.")
+@click.option("--text-column", default="text", show_default=True, help="Column that holds the texts.")
+@click.option(
+    "--texts",
+    "count",
+    type=click.IntRange(min=8),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Texts in one measurement: as many as take a second or more.",
+)
+@encoder_options
+@click.option("--compile", "compiled", is_flag=True, help="Translate the model by torch.compile as well.")
+@click.option(
+    "--profile",
+    metavar="FILE",
+    help="Where to remember the fastest, for embed and serve.  [default: of this user]",
+)
+@click.option("--model-cache", metavar="DIR", help="Local folder for models from gs://.  [default: of this user]")
+@click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
+def encode(
+    inputs: tuple[str, ...],
+    model: str,
+    id_column: str,
+    text_column: str,
+    count: int,
+    prompt: str,
+    precision: str,
+    dimension: int,
+    max_tokens: int,
+    segments: str | None,
+    overlap: int,
+    compiled: bool,
+    profile: str | None,
+    model_cache: str | None,
+    as_json: bool,
+) -> None:
+    """Find how a model encodes fastest on this machine, and remember it.
+
+    INPUT are texts like those to come, files or folders as `driftline embed` takes them, the first of which are
+    measured with; without any, texts of random words as long as film reviews are.
+    """
+    from driftline.components.embedding.encoding.benchmark import bench_encoder
+    from driftline.components.embedding.encoding.settings import EncoderSettings
+    from driftline.components.storage.texts import TextColumns
+    from driftline.pipelines.console import counting
+    from driftline.pipelines.places import model_folder, user_profile
+    from driftline.pipelines.runs import absolute
+
+    place = user_profile() if profile is None else absolute(profile)
+    if not place.endswith(".json"):
+        raise UsageError(f"profile: expected a file whose name ends in .json, got {profile}")
+    with counting("measuring") as say:
+        found = bench_encoder(
+            model=model,
+            inputs=[absolute(uri) for uri in inputs],
+            columns=TextColumns(id_column, text_column),
+            texts=count,
+            encoder=EncoderSettings.of(prompt, precision, dimension, max_tokens, segments, overlap),
+            compiled=compiled,
+            profile=place,
+            model_cache=model_folder() if model_cache is None else absolute(model_cache),
+            say=say,
+        )
+    if as_json:
+        from pydantic import TypeAdapter
+
+        click.echo(json.dumps([TypeAdapter(type(one)).dump_python(one, mode="json") for one in found], indent=2))
+    else:
+        _table(found)
+        click.echo(f"the fastest is remembered in {Path(place)}")
+
+
+def _table(found: Sequence[Measurement]) -> None:
+    click.echo(
+        f"{'precision':9} {'compiled':8} {'batch tokens':>12} {'streams':>7} {'texts/s':>9} {'tokens/s':>10} "
+        f"{'of matrix rate':>14} {'memory, MB':>10}"
+    )
+    for one in found:
+        tuning = one.tuning
+        click.echo(
+            f"{one.precision:9} {'yes' if tuning.compile else 'no':8} {tuning.batch_tokens:12,} "
+            f"{tuning.streams or 1:7} {one.texts_per_second:9,.0f} {one.tokens_per_second:10,.0f} "
+            f"{one.matrix_share:14.0%} {one.memory_mb:10,.0f}"
+        )

@@ -1,0 +1,167 @@
+"""`driftline drift`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from driftline.components.errors import UsageError
+
+if TYPE_CHECKING:
+    from driftline.components.mmd.result import DriftResult
+
+DRIFT_FOUND: Final = 3
+"""Exit status where drift was found."""
+
+
+@click.command()
+@click.option("--reference", required=True, metavar="DATASET", help="What the stream used to look like.")
+@click.option("--current", required=True, metavar="DATASET", help="What to compare with it.")
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    help="Folder for report.html, result.json, witness.parquet, run.log and the history.",
+)
+@click.option(
+    "--level",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Accepted rate of false alarms, between 0 and 1.",
+)
+@click.option(
+    "--permutations", type=int, default=500, show_default=True, help="Random relabellings behind the p-value."
+)
+@click.option(
+    "--kernel",
+    default="search",
+    show_default=True,
+    help="Many kernels in one test (search), or one: rbf, laplace, imq, rq, linear, polynomial.",
+)
+@click.option(
+    "--gamma",
+    default="median",
+    show_default=True,
+    help="Inverse squared length scale of one kernel: a number, or median.",
+)
+@click.option(
+    "--combination",
+    default="studentised",
+    show_default=True,
+    help="How the kernels of a search are combined: studentised, fuse (MMD-FUSE) or agg (MMDAgg).",
+)
+@click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    help="exact, cross (half of the pairs, no permutations), features (time linear in the rows), or auto, by size.",
+)
+@click.option(
+    "--components",
+    type=int,
+    default=32,
+    show_default=True,
+    help="Principal components to compare; 0 for whole vectors.",
+)
+@click.option(
+    "--sample",
+    type=int,
+    default=0,
+    metavar="N",
+    help="At most N rows of each dataset, chosen by the seed; all where 0.  [default: 0]",
+)
+@click.option(
+    "--tasks",
+    type=click.IntRange(1, 200),
+    default=4,
+    show_default=True,
+    metavar="T",
+    help="Kernel tasks to share the work among.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, metavar="S", help="Seed of sampling and relabelling.")
+@click.option(
+    "--text-column",
+    default="text",
+    show_default=True,
+    help="Carried column that holds the texts to show in the report.",
+)
+@click.option(
+    "--history",
+    default="",
+    metavar="DIR",
+    help="Folder of past results for the trend.  [default: history in the output folder]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def drift(
+    reference: str,
+    current: str,
+    out: str,
+    level: float,
+    permutations: int,
+    kernel: str,
+    gamma: str,
+    combination: str,
+    method: str,
+    components: int,
+    sample: int,
+    tasks: int,
+    seed: int,
+    text_column: str,
+    history: str,
+    as_json: bool,
+) -> None:
+    """Tell whether one embeddings dataset still looks like another.
+
+    Runs the drift pipeline on this machine, the same that `driftline compile drift` writes for a cluster. Exit
+    status: 0 no drift, 3 drift.
+    """
+    from driftline.components.mmd.two_sample import check_settings
+    from driftline.components.sampling.step import check_size
+    from driftline.pipelines.runs import DriftSettings, absolute, run_drift
+
+    check_settings(kernel, gamma, method, combination, permutations, level, seed)
+    check_size(sample)
+    if components < 0:
+        raise UsageError(f"components: expected 1 or more, or 0 for whole vectors, got {components}")
+    settings = DriftSettings(
+        level=level,
+        permutations=permutations,
+        kernel_name=kernel,
+        gamma=gamma,
+        combination=combination,
+        method=method,
+        components=components,
+        sample=sample,
+        tasks=tasks,
+        seed=seed,
+        text_column=text_column,
+        history=absolute(history) if history else "",
+    )
+    result = run_drift(absolute(reference), absolute(current), absolute(out), settings)
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2, sort_keys=True))
+    else:
+        for line in _summary(result):
+            click.echo(line)
+        click.echo(f"report: {out.rstrip('/')}/report.html")
+    if result.drift:
+        sys.exit(DRIFT_FOUND)
+
+
+def _summary(result: DriftResult) -> Iterator[str]:
+    """Yield what the command says of a result: the decision, how large the drift is, and by what it was seen."""
+    verdict = "drift" if result.drift else "no drift found"
+    yield f"{verdict}: p = {result.p_value:.4g} {'≤' if result.drift else '>'} level {result.level:g}"
+    interval = result.mmd2_interval
+    within = "" if interval is None else f", 95% interval {interval[0]:.3g} to {interval[1]:.3g}"
+    yield f"MMD² {result.mmd2:.3g}{within}; of two texts, one of each, it tells {result.discrimination:.1%} apart"
+    leading = result.kernel
+    among = f", {leading.share:.0%} of the evidence of {len(result.kernels)} kernels" if len(result.kernels) > 1 else ""
+    yield f"seen by the kernel {leading.name} of gamma {leading.gamma:.3g}{among}"
+    yield f"method {result.method}, {result.method_reason}"
+    yield f"{result.reference.sampled} against {result.current.sampled} texts"

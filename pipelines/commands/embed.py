@@ -1,0 +1,146 @@
+"""`driftline embed`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+import click
+
+from driftline.pipelines.commands.options import encoder_options
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option(
+    "--model",
+    required=True,
+    metavar="M",
+    help="Folder, gs:// prefix or name of a sentence-transformers model.",
+)
+@click.option("--out", required=True, metavar="DATASET", help="Embeddings dataset to write, a gs:// or local folder.")
+@click.option("--id-column", default="id", show_default=True, help="Column that holds the texts' ids.")
+@click.option("--text-column", default="text", show_default=True, help="Column that holds the texts.")
+@click.option("--time-column", default="time", show_default=True, help="Column that --since and --until look at.")
+@click.option("--since", default="", metavar="TIME", help="Take texts from this time on: a date, or ISO 8601.")
+@click.option("--until", default="", metavar="TIME", help="Take texts before this time.")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="CONDITION",
+    help="Take texts of which this holds, such as 'rating >= 7' or 'category in (plot, fresh)'; repeatable.",
+)
+@click.option("--strict", is_flag=True, help="Refuse texts that are null, blank or damaged instead of counting them.")
+@click.option(
+    "--incremental",
+    is_flag=True,
+    help="Add to the dataset that is there: embed new and changed texts, delete those whose text is null.",
+)
+@encoder_options
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Number type of the stored vectors.",
+)
+@click.option(
+    "--rows-per-shard",
+    type=click.IntRange(min=1),
+    default=50_000,
+    show_default=True,
+    help="Texts in a shard at most.",
+)
+@click.option(
+    "--profile",
+    metavar="FILE",
+    help="What `driftline bench encode` measured.  [default: of this user, where there is one]",
+)
+@click.option("--model-cache", metavar="DIR", help="Local folder for models from gs://.  [default: of this user]")
+@click.option(
+    "--hourly-price",
+    type=click.FloatRange(min=0.0),
+    default=0.0,
+    show_default=True,
+    help="Price of this machine an hour, to tell what a million texts cost.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+def embed(
+    inputs: tuple[str, ...],
+    model: str,
+    out: str,
+    id_column: str,
+    text_column: str,
+    time_column: str,
+    since: str,
+    until: str,
+    where: tuple[str, ...],
+    strict: bool,
+    incremental: bool,
+    prompt: str,
+    precision: str,
+    dimension: int,
+    max_tokens: int,
+    segments: str,
+    overlap: int,
+    dtype: str,
+    rows_per_shard: int,
+    profile: str | None,
+    model_cache: str | None,
+    hourly_price: float,
+    as_json: bool,
+) -> None:
+    """Embed texts into an embeddings dataset.
+
+    INPUT is a file, a folder or a pattern of Parquet, JSONL or CSV files, local or gs://. A run that was stopped goes
+    on where it was when it is started again, at the last 4,096 texts: shards that are finished are kept.
+    """
+    from driftline.components.embedding.encoding.settings import EncoderSettings
+    from driftline.components.storage.texts import TextColumns, TextSelection
+    from driftline.pipelines.places import model_folder, user_profile
+    from driftline.pipelines.runs import EmbedSettings, absolute, run_embed
+
+    settings = EmbedSettings(
+        columns=TextColumns(id_column, text_column),
+        selection=TextSelection(since, until, time_column, where),
+        encoder=EncoderSettings.of(prompt, precision, dimension, max_tokens, segments, overlap),
+        dtype=dtype,
+        rows_per_shard=rows_per_shard,
+        strict=strict,
+        incremental=incremental,
+        hourly_price=hourly_price,
+        profile=user_profile() if profile is None else absolute(profile),
+        model_cache=model_folder() if model_cache is None else absolute(model_cache),
+    )
+    numbers = run_embed([absolute(uri) for uri in inputs], model, absolute(out), settings)
+    if as_json:
+        click.echo(json.dumps({"dataset": absolute(out), **numbers}, indent=2, sort_keys=True))
+    else:
+        for line in _summary(out, numbers):
+            click.echo(line)
+
+
+def _summary(out: str, numbers: Mapping[str, float]) -> Iterator[str]:
+    """Yield what the command says: what there is, what of it is new, and what was not as it should be."""
+    kept = numbers["texts"] - numbers["texts_encoded"]
+    kept_part = f", {kept:,.0f} of them kept from an earlier run" if kept > 0 else ""
+    yield f"{out}: {numbers['texts']:,.0f} texts in {numbers['dimension']:.0f} dimensions{kept_part}"
+    if numbers["texts_encoded"]:
+        cost = numbers.get("cost_per_million_texts")
+        yield (
+            f"{numbers['rows_per_second']:,.0f} texts a second, {numbers['tokens']:,.0f} tokens"
+            + (f", {cost:,.2f} for a million texts" if cost else "")
+        )
+    odd = {
+        "deleted": "deleted",
+        "duplicates": "the same as another text",
+        "truncated": "longer than the model's maximum, cut",
+        "null": "null, left out",
+        "empty": "empty, left out",
+        "whitespace": "only white space, left out",
+        "surrogates": "with damaged characters, mended",
+        "control": "with control characters, kept",
+    }
+    found = [f"{numbers[name]:,.0f} {what}" for name, what in odd.items() if numbers.get(name)]
+    if found:
+        yield "texts: " + "; ".join(found)

@@ -1,0 +1,189 @@
+"""Runs tasks of a backfill in processes of their own, to be killed, stopped and continued: a program for tests.
+
+It imports everything once and forks a process for each task, so that one costs a tenth of a second. Each line of its
+input is a JSON request, each line of its output the answer: how the process ended or stopped.
+
+- ``{"do": "start", "steps": [[name, {arguments}], …], "log": path}`` runs steps of the backfill, in order, and appends
+  a line to the log for each chunk whose encoding begins. With ``kill_after_s`` the process is killed after so long,
+  counted from the beginning of its chunk ``kill_after_chunks``, with ``die_at`` at that change of a store of its own,
+  with ``stop_at`` it stops itself at that chunk; ``chunk_texts`` and ``chunk_s`` set a chunk's size and how long its
+  encoding takes at least.
+- ``{"do": "continue", "pid": number}`` continues a stopped process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from driftline.components.embedding import step
+from driftline.components.embedding.backfill import deduplication
+from driftline.components.embedding.encoding.encoder import Encoder, Encoding
+from driftline.components.embedding.encoding.settings import EncoderSettings
+from driftline.components.errors import DriftlineError
+from driftline.components.storage import gcs, local
+from driftline.components.storage.texts import TextColumns
+
+_WRITES = ("create", "remove", "remove_tree")
+
+
+def run(request: dict[str, Any]) -> None:
+    """Run a request's steps in this process."""
+    deduplication.CHUNK_TEXTS = request.get("chunk_texts", deduplication.CHUNK_TEXTS)  # pyright: ignore
+    _log_chunks(Path(request["log"]), request.get("chunk_s", 0.0), request.get("stop_at"))
+    if "die_at" in request:
+        _die_at(request["die_at"])
+    for name, arguments in request["steps"]:
+        if name == "plan":
+            arguments |= {"columns": TextColumns(), "encoder": EncoderSettings()}
+        getattr(step, name)(**arguments)
+
+
+def _log_chunks(log: Path, chunk_s: float, stop_at: int | None) -> None:
+    encode_chunks = Encoder.encode_chunks
+    begun = 0
+
+    def logged(self: Encoder, chunks: Iterable[Sequence[str]]) -> Iterator[Encoding]:
+        nonlocal begun
+        read: queue.SimpleQueue[str] = queue.SimpleQueue()  # a chunk's digest, empty at the end
+
+        def begin(digest: str) -> None:
+            nonlocal begun
+            with log.open("a") as file:
+                file.write(f"{os.getpid()} {digest}\n")
+            begun += 1
+            if begun == stop_at:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(chunk_s)
+
+        def reading() -> Iterator[Sequence[str]]:
+            first = True
+            try:
+                for texts in chunks:
+                    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+                    if first:
+                        begin(digest)  # asked for already
+                        first = False
+                    else:
+                        read.put(digest)
+                    yield texts
+            finally:
+                read.put("")
+
+        for encoding in encode_chunks(self, reading()):
+            yield encoding
+            digest = read.get()  # the next chunk has been read ahead, or is about to be
+            if digest:
+                begin(digest)
+
+    Encoder.encode_chunks = logged  # pyright: ignore
+
+
+def _die_at(operation: int) -> None:
+    """Kill this process just before or just after its n-th change of a store, by turns."""
+    done = 0
+
+    def counted(method: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            result = method(*args, **kwargs)
+            return _Dying(result, count) if hasattr(result, "__enter__") else count(result)
+
+        return wrapped
+
+    def count(result: Any = None) -> Any:
+        nonlocal done
+        done += 1
+        if done == operation:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    for store in (local.LocalStore, gcs.GcsStore):
+        for name in _WRITES:
+            setattr(store, name, counted(getattr(store, name)))
+
+
+class _Dying:
+    """A file being created: counts before it becomes visible, and after."""
+
+    def __init__(self, inner: Any, count: Callable[[], Any]) -> None:
+        self._inner = inner
+        self._count = count
+
+    def __enter__(self) -> Any:
+        return self._inner.__enter__()
+
+    def __exit__(self, *error: Any) -> Any:
+        self._count()
+        result = self._inner.__exit__(*error)
+        self._count()
+        return result
+
+
+def wait(pid: int, request: dict[str, Any]) -> dict[str, Any]:
+    """Wait until a process ends or stops, and say which."""
+    kill_after_s: float | None = request.get("kill_after_s")
+    chunks: int = request.get("kill_after_chunks", 0)
+    deadline = None if kill_after_s is None or chunks else time.monotonic() + kill_after_s
+    while True:
+        found, status = os.waitpid(pid, os.WUNTRACED | (0 if kill_after_s is None else os.WNOHANG))
+        if found and os.WIFSTOPPED(status):
+            return {"pid": pid, "state": "stopped"}
+        if found:
+            code = os.waitstatus_to_exitcode(status)
+            return {"pid": pid, "state": "killed" if code == -signal.SIGKILL else "ended", "code": code}
+        if deadline is not None and time.monotonic() >= deadline:
+            os.kill(pid, signal.SIGKILL)  # not reaped yet: the number is still its own
+            kill_after_s = deadline = None
+        elif deadline is None and kill_after_s is not None and begun_by(pid, Path(request["log"])) >= chunks:
+            deadline = time.monotonic() + kill_after_s
+        else:
+            time.sleep(0.001)
+
+
+def begun_by(pid: int, log: Path) -> int:
+    """Return how many chunks a process has begun."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return sum(line.startswith(f"{pid} ") for line in lines)
+
+
+def main() -> None:
+    """Serve requests until the input ends; then end what was left stopped."""
+    stopped: set[int] = set()
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "continue":
+            pid = request["pid"]
+            stopped.discard(pid)
+            os.kill(pid, signal.SIGCONT)
+        else:
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    run(request)
+                    code = 0
+                except DriftlineError as error:
+                    sys.stderr.write(f"{error}\n")
+                finally:
+                    sys.stderr.flush()
+                    os._exit(code)
+        answer = wait(pid, request)
+        if answer["state"] == "stopped":
+            stopped.add(pid)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+    for pid in stopped:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+if __name__ == "__main__":
+    main()
