@@ -66,7 +66,7 @@ def encode(
     model_cache: str | None,
     as_json: bool,
 ) -> None:
-    """Find how a model encodes fastest on this machine, and remember it.
+    """Find how a model encodes fastest on this machine, in each precision, and remember it.
 
     INPUT are texts like those to come, files or folders as `driftline embed` takes them, the first of which are
     measured with; without any, texts of random words as long as film reviews are.
@@ -99,18 +99,34 @@ def encode(
         click.echo(json.dumps([TypeAdapter(type(one)).dump_python(one, mode="json") for one in found], indent=2))
     else:
         _table(found)
-        click.echo(f"the fastest is remembered in {Path(place)}")
+        click.echo(f"the fastest of each precision is remembered in {Path(place)}")
 
 
 def _table(found: Sequence[Measurement]) -> None:
-    click.echo(
-        f"{'precision':9} {'compiled':8} {'batch tokens':>12} {'streams':>7} {'texts/s':>9} {'tokens/s':>10} "
-        f"{'of matrix rate':>14} {'memory, MB':>10}"
+    head = (
+        "precision",
+        "compiled",
+        "batch tokens",
+        "streams",
+        "threads",
+        "texts/s",
+        "tokens/s",
+        "of matrix rate",
+        "MB",
     )
-    for one in found:
-        tuning = one.tuning
-        click.echo(
-            f"{one.precision:9} {'yes' if tuning.compile else 'no':8} {tuning.batch_tokens:12,} "
-            f"{tuning.streams or 1:7} {one.texts_per_second:9,.0f} {one.tokens_per_second:10,.0f} "
-            f"{one.matrix_share:14.0%} {one.memory_mb:10,.0f}"
+    rows = [
+        (
+            one.precision,
+            "yes" if one.tuning.compile else "no",
+            f"{one.tuning.batch_tokens:,}",
+            str(one.tuning.streams or 1),
+            str(one.tuning.threads or "-"),
+            f"{one.texts_per_second:,.0f}",
+            f"{one.tokens_per_second:,.0f}",
+            f"{one.matrix_share:.0%}",
+            f"{one.memory_mb:,.0f}",
         )
+        for one in found
+    ]
+    for row in (head, *rows):
+        click.echo("  ".join(cell.rjust(len(name)) for name, cell in zip(head, row, strict=True)))

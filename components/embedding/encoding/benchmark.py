@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,7 +12,7 @@ from driftline.components.embedding.encoding.measure import Measurement, drawn_t
 from driftline.components.embedding.encoding.model_folder import check_prompt
 from driftline.components.embedding.encoding.models import open_model
 from driftline.components.embedding.encoding.profile import ProfileEntry, read_profile, write_profile
-from driftline.components.embedding.encoding.settings import EncoderSettings
+from driftline.components.embedding.encoding.settings import EncoderSettings, Precision
 from driftline.components.storage.texts import TextColumns, read_texts, scan_texts
 
 
@@ -27,14 +28,16 @@ def bench_encoder(
     model_cache: str,
     say: Callable[[int, int], None],
 ) -> list[Measurement]:
-    """Measure a model, write its fastest tuning into a profile, and return the measurements, the fastest first.
+    """Measure a model, write its fastest tunings into a profile, and return the measurements, the fastest first.
+
+    A profile holds one tuning for each precision; which precision to use remains the user's choice.
 
     Args:
         model: folder, gs:// prefix or name of the model.
         inputs: files, folders or patterns of texts like those to come; none for random words.
         columns: the texts' columns.
         texts: texts in one measurement; of fewer inputs, all.
-        encoder: what decides the vectors.
+        encoder: what decides the vectors; precision auto for all those of the device.
         compiled: whether to measure the model translated by `torch.compile` as well.
         profile: file to remember the fastest in, beside what it holds of other machines, models and precisions.
         model_cache: local folder in which models from gs:// are kept; empty for none.
@@ -49,26 +52,39 @@ def bench_encoder(
     with open_model(model, Path(model_cache) if model_cache else None) as folder:
         check_prompt(folder.path, model, encoder.prompt)
         sample = _texts(inputs, columns, texts) if inputs else drawn_texts(folder.path, texts)
+        kinds = [
+            (dataclasses.replace(encoder, precision=precision), kind)
+            for precision in _precisions(encoder.precision)
+            for kind in ((False, True) if compiled else (False,))
+        ]
         found: list[Measurement] = []
-        kinds = (False, True) if compiled else (False,)
-        for number, kind in enumerate(kinds):
+        for number, (settings, kind) in enumerate(kinds):
 
             def told(done: int, of: int, number: int = number) -> None:
                 say(number * of + done, len(kinds) * of)
 
-            found += measure(folder.path, model, encoder, sample, compiled=kind, say=told)
+            found += measure(folder.path, model, settings, sample, compiled=kind, say=told)
         found.sort(key=lambda one: -one.tokens_per_second)
-        fastest = found[0]
-        entry = ProfileEntry(
-            device=device_name(best_device()),
-            revision=folder.revision,
-            precision=fastest.precision,
-            tuning=fastest.tuning,
-            texts_per_second=fastest.texts_per_second,
-            tokens_per_second=fastest.tokens_per_second,
-        )
-        write_profile(profile, before.with_entry(entry))
+        after = before
+        for fastest in {one.precision: one for one in reversed(found)}.values():
+            entry = ProfileEntry(
+                device=device_name(best_device()),
+                revision=folder.revision,
+                precision=fastest.precision,
+                tuning=fastest.tuning,
+                texts_per_second=fastest.texts_per_second,
+                tokens_per_second=fastest.tokens_per_second,
+            )
+            after = after.with_entry(entry)
+        write_profile(profile, after)
     return found
+
+
+def _precisions(asked: Precision) -> tuple[Precision, ...]:
+    """Return what to measure: what was asked for, or all that a device is used with."""
+    if asked != "auto":
+        return (asked,)
+    return ("float32", "bfloat16") if best_device().type == "cpu" else ("float16", "bfloat16", "float32")
 
 
 def _texts(inputs: Sequence[str], columns: TextColumns, count: int) -> list[str]:

@@ -37,6 +37,8 @@ LOGGER: Final = logging.getLogger(__name__)
 _CPU_BATCH_TOKENS: Final = 1024
 _GPU_BATCH_TOKENS: Final = 16_384
 
+_WARM_LENGTHS: Final = (8, 32, 128)
+
 # What the libraries raise over a damaged file: safetensors' error and that of configurations are no ValueErrors.
 _LOAD_ERRORS: Final = (
     OSError,
@@ -101,6 +103,8 @@ class Encoder:
         self.max_tokens: int = self._engine.max_tokens
         self._streams: ThreadPoolExecutor | None = None
         self.tune(tuning)
+        if self.device != "cpu" and self.max_tokens:
+            self._warm()
 
     @classmethod
     def load(
@@ -232,6 +236,18 @@ class Encoder:
         ordered = np.empty_like(vectors)
         ordered[np.concatenate(batches)] = vectors
         return ordered
+
+    def _warm(self) -> None:
+        """Run full batches of the lengths to come.
+
+        Memory is then laid out, kernels are chosen, and a batch that is too large for the device is found out before
+        the first text waits for it.
+        """
+        for length in sorted({min(length, self.max_tokens) for length in (*_WARM_LENGTHS, self.max_tokens)}):
+            count = max(1, self._batch_tokens // length)
+            lengths = np.full(count, length, np.int64)
+            tokens = Tokens([np.ones(length, np.int64)] * count, np.zeros(count, np.int64), lengths, 0)
+            self._batch(["(warming up)"], tokens, np.arange(count))
 
     def _batch(self, texts: Sequence[str], tokens: Tokens, rows: NDArray[np.int64]) -> Tensor:
         """Run a batch; one that the device has no memory for in halves."""

@@ -139,7 +139,10 @@ def _tunings(device: str, *, compiled: bool) -> list[Tuning]:
         return [Tuning(tokens, compile=compiled) for tokens in _GPU_BATCHES]
     threads = cpu_threads()
     streams = sorted({1, *(2**power for power in range(1, threads.bit_length()) if threads % 2**power == 0), threads})
-    return [Tuning(tokens, count, threads, compiled) for tokens in _CPU_BATCHES for count in streams]
+    ways = [(count, threads) for count in streams]
+    if threads >= 4:  # where two threads share a core, half as many may do as much
+        ways.append((threads // 2, threads // 2))
+    return [Tuning(tokens, count, all_of, compiled) for tokens in _CPU_BATCHES for count, all_of in ways]
 
 
 def _on_cpu(folder: Path) -> SentenceTransformer:

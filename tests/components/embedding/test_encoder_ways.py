@@ -241,6 +241,23 @@ def test_a_batch_too_large_for_the_device_runs_in_halves(
     assert not caplog.text  # it remembers
 
 
+def test_warming_up_finds_the_batch_that_fits(full: Path, monkeypatch: pytest.MonkeyPatch):
+    encoder = load(full, Tuning(batch_tokens=4096, streams=1))
+    ran: list[tuple[int, int]] = []
+    plain = Forward.__call__
+
+    def limited(self: Forward, sequences: Any) -> torch.Tensor:
+        if sum(map(len, sequences)) > 1500:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        ran.append((len(sequences), len(sequences[0])))
+        return plain(self, sequences)
+
+    monkeypatch.setattr(Forward, "__call__", limited)
+    encoder._warm()
+    assert {length for _, length in ran} == {8, 32, MAX_TOKENS}
+    assert encoder._batch_tokens <= 1500
+
+
 def test_a_text_too_large_for_the_device_alone_is_named(full: Path, monkeypatch: pytest.MonkeyPatch):
     encoder = load(full)
 
