@@ -22,6 +22,10 @@ from torch import Tensor
 from driftline.components.embedding.encoding.linear import LinearLayers
 from driftline.components.embedding.encoding.packed import PACKED, first_position, pack
 
+# Packed sequences have a multiple of so many tokens: oneDNN translates its products for each number of rows anew, which
+# takes milliseconds, and keeps a thousand translations, which take a gigabyte.
+_ROUND_TOKENS: Final = 32
+
 # Modules that work on packed sequences, or on vectors of whole texts, whatever gave them.
 _PACKED_MODULES: Final = (Transformer, Pooling, Dense, Normalize, LayerNorm, Dropout)
 _PACKED_KEYS: Final = {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"}
@@ -104,7 +108,11 @@ class Forward:
 
     def __call__(self, sequences: Sequence[NDArray[np.int64]]) -> Tensor:
         """Return the vectors of some sequences, (sequences, dimension), in order, on the model's device."""
-        features = pack(sequences, self._first_position) if self.packed else self._padded(sequences)
+        count = len(sequences)
+        if self.packed:
+            features = pack(_filled(sequences), self._first_position)
+        else:
+            features = self._padded(sequences)
         if self.device.type == "cuda":
             # From pinned memory the copy runs beside the device's work, and this thread goes on.
             features = {name: _sent(value, self.device) for name, value in features.items()}
@@ -112,7 +120,7 @@ class Forward:
         if self._prompt_length is not None:
             features["prompt_length"] = self._prompt_length
         with torch.inference_mode():
-            return self._model(features)["sentence_embedding"]
+            return self._model(features)["sentence_embedding"][:count]
 
     def _padded(self, sequences: Sequence[NDArray[np.int64]]) -> dict[str, Any]:
         lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
@@ -122,6 +130,12 @@ class Forward:
         mask = places >= width - lengths[:, None] if self._pad_left else places < lengths[:, None]
         ids[mask] = np.concatenate(sequences)
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+
+
+def _filled(sequences: Sequence[NDArray[np.int64]]) -> Sequence[NDArray[np.int64]]:
+    """Return sequences of a round number of tokens together, by one more of them where it takes that."""
+    missing = -sum(map(len, sequences)) % _ROUND_TOKENS
+    return [*sequences, np.zeros(missing, np.int64)] if missing else sequences
 
 
 def _sent(value: Any, device: torch.device) -> Any:
