@@ -109,10 +109,7 @@ class Forward:
     def __call__(self, sequences: Sequence[NDArray[np.int64]]) -> Tensor:
         """Return the vectors of some sequences, (sequences, dimension), in order, on the model's device."""
         count = len(sequences)
-        if self.packed:
-            features = pack(_filled(sequences), self._first_position)
-        else:
-            features = self._padded(sequences)
+        features = pack(_filled(sequences), self._first_position) if self.packed else self._padded(sequences)
         if self.device.type == "cuda":
             # From pinned memory the copy runs beside the device's work, and this thread goes on.
             features = {name: _sent(value, self.device) for name, value in features.items()}

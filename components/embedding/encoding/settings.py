@@ -75,7 +75,7 @@ class Tuning:
     """What decides an encoder's speed on one machine. Vectors differ by rounding alone.
 
     Attributes:
-        batch_tokens: tokens of a forward pass; 0 for 1,024 on a CPU, whose caches they fit, and 16,384 on a GPU.
+        batch_tokens: tokens of a forward pass; 0 for 2,048 on a CPU and 16,384 on a GPU.
         streams: forward passes at a time, on a CPU; 0 for one a thread.
         threads: CPU threads of all streams together; 0 for PyTorch's own choice.
         compile: whether `torch.compile` translates the model; needs a C++ compiler on a CPU, Triton on a GPU.
