@@ -30,6 +30,12 @@ SAMPLE_PICTURE: Final = 0x8000_0004
 """Stream that picks the points that the report draws."""
 SAMPLE_ORDER: Final = 0x8000_0005
 """Stream that mixes the rows of a sample (:func:`mixed_order`)."""
+FEATURE_FREQUENCIES: Final = 0x8000_0011
+"""Stream of the frequencies of random features."""
+CROSS_RELABELLINGS: Final = 0x8000_0012
+"""Stream of the relabellings of scores of a small cross-MMD test."""
+CALIBRATION: Final = 0x8000_0013
+"""Stream of the simulated streams that calibrate the online detector."""
 
 MIXED_ROWS: Final = 65_536
 """Rows are mixed within windows of this many."""

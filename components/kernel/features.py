@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError, UsageError
+from driftline.components.random_bits import FEATURE_FREQUENCIES
 
 if TYPE_CHECKING:
     from driftline.components.kernel.functions import Kernel
 
-_STREAM: Final = 0x8000_0011
 _INDEPENDENT_GROUPS: Final = 16
 CHUNK_ROWS: Final = 256
 """Rows that are mapped at once: with 512 frequencies their features take 1 MiB, which stays in a core's cache."""
@@ -74,7 +74,7 @@ class RandomFeatures:
             raise UsageError(
                 f"features: expected at least 1 dimension and at least 1 frequency, got {dimension} and {count}"
             )
-        rng = np.random.default_rng([seed, _STREAM])
+        rng = np.random.default_rng([seed, FEATURE_FREQUENCIES])
         scales = mixture(rng, count)
         group = _group(dimension, count) if orthogonal else 1
         normal = rng.standard_normal((dimension, count)) if group == 1 else _orthogonal(rng, dimension, count, group)

@@ -30,8 +30,8 @@ from driftline.components.errors import DataError
 from driftline.components.kernel.bandwidth import Scale, scale_rows
 from driftline.components.kernel.features import RandomFeatures
 from driftline.components.mmd.online_reference import Calibration, OnlineSettings
+from driftline.components.random_bits import CALIBRATION
 
-_STREAM: Final = 0x8000_0012
 MIN_REFERENCE_WINDOWS: Final = 4
 MAX_SPREAD: Final = math.log(2)
 """A single detector's run length may be off by a factor of 2, one time in three, and no more."""
@@ -81,7 +81,7 @@ def calibrate(reference: NDArray[np.floating], settings: OnlineSettings) -> Cali
         mapped = features.map(reference[start : start + _MAP_ROWS] - centre)
         total += mapped.sum(axis=0, dtype=np.float64)
     mean = total / n
-    rng = np.random.default_rng([settings.seed, _STREAM])
+    rng = np.random.default_rng([settings.seed, CALIBRATION])
     pool_rows = min(n, max(_POOL_ROWS, _STREAM_WINDOWS * window))
     pool = features.map(reference[np.sort(rng.choice(n, pool_rows, replace=False))] - centre)
     scores = simulate_scores(pool, n, settings, rng)

@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError, UsageError
+from driftline.components.random_bits import CROSS_RELABELLINGS
 
 RELABELLED_ROWS: Final = 5000
 """Up to this many scores in the smaller half, scores are relabelled: about half a second at most."""
 RELABELLINGS: Final = 999
 _SHUFFLED_ROWS: Final = 2000
-_STREAM: Final = 0x8000_0012
 _TIE: Final = 1e-9
 _ROUNDING: Final = 1e-13
 Sums = NDArray[np.float64] | np.float64
@@ -103,7 +103,7 @@ def cross_test(
 
 def _relabelled(pooled: NDArray[np.float64], n: int, seed: int) -> NDArray[np.float64]:
     """Return the studentised statistic of random relabellings, (RELABELLINGS,) float64; sums over the smaller half."""
-    rng = np.random.default_rng([seed, _STREAM])
+    rng = np.random.default_rng([seed, CROSS_RELABELLINGS])
     size = min(n, len(pooled) - n)
     sums = np.empty((2, RELABELLINGS), np.float64)
     if len(pooled) <= _SHUFFLED_ROWS:

@@ -20,7 +20,7 @@ from sentence_transformers.sentence_transformer.modules import Dropout, LayerNor
 from torch import Tensor
 
 from driftline.components.embedding.encoding.linear import LinearLayers
-from driftline.components.embedding.encoding.packed import PACKED, first_position, pack
+from driftline.components.embedding.encoding.packed import PACKED, NotPackedError, first_position, pack
 
 # Packed sequences have a multiple of so many tokens: oneDNN translates its products for each number of rows anew, which
 # takes milliseconds, and keeps a thousand translations, which take a gigabyte.
@@ -76,12 +76,12 @@ class Forward:
         """Switch to a way, with linear layers of a number type; the vectors that come out are to be compared.
 
         Raises:
-            NotImplementedError: the model is not of the kind.
+            NotPackedError: the model is not of the kind.
         """
         self.leave()
         model = self._transformer.auto_model
         if way.pack and not all(isinstance(module, _PACKED_MODULES) for module in self._model):
-            raise NotImplementedError("a module of the model wants padded sequences")
+            raise NotPackedError("a module of the model wants padded sequences")
         if way.prepack or dtype != model.dtype:
             self._layers = LinearLayers(model, dtype, prepack=way.prepack, packed=way.pack)
         if way.pack:

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 
-from driftline.components.embedding.encoding.packed import attend_by_length
+from driftline.components.embedding.encoding.packed import NotPackedError, attend_by_length
 
 _OUTPUT_CHILDREN: Final = {"dense", "LayerNorm", "dropout"}
 
@@ -84,7 +84,7 @@ class _PackedLayer(nn.Module):
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **others: Any) -> Tensor:
         ends: Tensor | None = others.get("cu_seq_lens_q")
         if ends is None or attention_mask is not None:
-            raise NotImplementedError("a layer for packed sequences was given others")
+            raise NotPackedError("a layer for packed sequences was given others")
         x = hidden_states[0]
         queries, keys, values = self.inputs(x).unflatten(1, (3, self._heads, -1)).unbind(1)
         attended = attend_by_length(queries, keys, values, ends.tolist(), self._scaling).flatten(1)

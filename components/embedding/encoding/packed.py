@@ -24,6 +24,10 @@ PACKED: Final = "driftline_packed"
 _FLASH_DTYPES: Final = (torch.float16, torch.bfloat16)
 
 
+class NotPackedError(Exception):
+    """A model, or a layer of it, cannot run on packed sequences; the caller then pads."""
+
+
 def pack(sequences: Sequence[NDArray[np.int64]], first_position: int) -> dict[str, Any]:
     """Lay sequences end to end.
 
@@ -95,14 +99,14 @@ def packed_attention(
         (1, tokens, heads, head size), and no weights.
 
     Raises:
-        NotImplementedError: the layer wants what this does not compute; the caller then pads instead.
+        NotPackedError: the layer wants what this does not compute; the caller then pads instead.
     """
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
     biased = any(others.get(name) is not None for name in ("position_bias", "softcap", "s_aux", "head_mask"))
     if cu_seq_lens_q is None or causal or biased or sliding_window or attention_mask is not None:
-        raise NotImplementedError("attention of a kind that is not computed without padding")
+        raise NotPackedError("attention of a kind that is not computed without padding")
     if key.shape != query.shape or query.shape[0] != 1:
-        raise NotImplementedError("grouped heads are not computed without padding")
+        raise NotPackedError("grouped heads are not computed without padding")
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if q.is_cuda and q.dtype in _FLASH_DTYPES:
         from torch.nn.attention.varlen import varlen_attn  # PyTorch 2.10 and later

@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from driftline.components.embedding.encoding.forward import Forward, Way
 from driftline.components.embedding.encoding.linear import can_prepack
+from driftline.components.embedding.encoding.packed import NotPackedError
 from driftline.components.embedding.encoding.tokens import TextTokenizer
 from driftline.components.errors import DataError
 
@@ -98,7 +99,7 @@ def _difference(
     try:
         forward.take(way, dtype)
         vectors = _vectors(forward(sequences).float().cpu().numpy())
-    except (NotImplementedError, TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+    except (NotPackedError, TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
         LOGGER.debug("a way to run the model is left out: %s", error)
         return float("inf")
     expected = own[compared]

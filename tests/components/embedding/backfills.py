@@ -16,6 +16,10 @@ from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.store import list_files, read_bytes
 from driftline.components.storage.texts import TextColumns
 from driftline.components.storage.values import read_value
+from tests.components.embedding.tiny_models import SCRIPTS
+
+TEXTS = [f"{script} {number}" for number in range(2) for script in SCRIPTS][:11]
+"""Eleven texts in seven scripts."""
 
 SETTINGS: dict[str, Any] = {
     "columns": TextColumns(),

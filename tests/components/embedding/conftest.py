@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.components.embedding.backfills import TEXTS, Backfill
 from tests.components.embedding.tiny_models import save_model, save_transformer
+from tests.support.datasets import write_texts
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +33,21 @@ def full(models: Path) -> Path:
 def copy(full: Path, tmp_path: Path) -> Path:
     """A copy of `full`, for a test to damage."""
     return Path(shutil.copytree(full, tmp_path / "copy"))
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """A file of the backfills' eleven texts."""
+    return write_texts(tmp_path / "texts.jsonl", TEXTS)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a dataset goes."""
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Backfill:
+    """A backfill to run."""
+    return Backfill(tmp_path / "work")

@@ -53,7 +53,7 @@ def forward_of(encoder: Encoder) -> Forward:
 
 
 def refuse(*_: Any, **__: Any) -> None:
-    raise NotImplementedError
+    raise packed.NotPackedError
 
 
 @pytest.mark.parametrize("name", ["mean", "cls", "max", "full", "plain"])
@@ -308,9 +308,9 @@ def test_packed_attention_refuses_what_it_does_not_compute():
         {"cu_seq_lens_q": ends, "sliding_window": 3},
         {"cu_seq_lens_q": ends, "position_bias": q},
     ):
-        with pytest.raises(NotImplementedError):
+        with pytest.raises(packed.NotPackedError):
             packed.packed_attention(layer, q, q, q, None, **cast("Any", settings))
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(packed.NotPackedError):
         packed.packed_attention(layer, q, q[:, :1], q[:, :1], None, cu_seq_lens_q=ends)
 
 

@@ -22,26 +22,9 @@ from driftline.components.storage.manifest import Manifest
 from driftline.components.storage.store import exists, join, list_files, read_json, write_bytes
 from driftline.components.storage.texts import TextColumns
 from driftline.components.storage.values import read_value
-from tests.components.embedding.backfills import Backfill, contents, one_line, rows
-from tests.components.embedding.tiny_models import SCRIPTS, by_hand
+from tests.components.embedding.backfills import TEXTS, Backfill, contents, one_line, rows
+from tests.components.embedding.tiny_models import by_hand
 from tests.support.datasets import write_texts
-
-TEXTS = [f"{script} {number}" for number in range(2) for script in SCRIPTS][:11]
-
-
-@pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    return write_texts(tmp_path / "texts.jsonl", TEXTS)
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Backfill:
-    return Backfill(tmp_path / "work")
 
 
 def test_the_dataset_holds_each_text_s_vector(work: Backfill, texts: Path, full: Path, out: Path):

@@ -24,27 +24,10 @@ from driftline.components.storage import local
 from driftline.components.storage.dataset import EmbeddingsDataset, write_shard
 from driftline.components.storage.store import list_files
 from driftline.components.storage.values import read_value, write_value
-from tests.components.embedding.backfills import Backfill, contents, one_line
-from tests.components.embedding.tiny_models import SCRIPTS
+from tests.components.embedding.backfills import TEXTS, Backfill, contents, one_line
 from tests.support.datasets import write_texts
 
-TEXTS = [f"{SCRIPTS[number % 7]} {number}" for number in range(11)]
 SHARDS = [f"part-0000{number}.parquet" for number in range(3)]
-
-
-@pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    return write_texts(tmp_path / "texts.jsonl", TEXTS)
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Backfill:
-    return Backfill(tmp_path / "work")
 
 
 @pytest.fixture

@@ -12,26 +12,9 @@ from driftline.components.embedding.encoding.encoder import Encoder, Encoding
 from driftline.components.errors import DataError, UsageError
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.texts import TextSelection
-from tests.components.embedding.backfills import Backfill, one_line, rows
-from tests.components.embedding.tiny_models import SCRIPTS, by_hand
+from tests.components.embedding.backfills import TEXTS, Backfill, one_line, rows
+from tests.components.embedding.tiny_models import by_hand
 from tests.support.datasets import write_texts
-
-TEXTS = [f"{script} {number}" for number in range(2) for script in SCRIPTS][:11]
-
-
-@pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    return write_texts(tmp_path / "texts.jsonl", TEXTS)
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Backfill:
-    return Backfill(tmp_path / "work")
 
 
 @pytest.mark.parametrize(
