@@ -66,7 +66,7 @@ class JsonlTexts:
         return tuple((name, kinds.type_name()) for name, kinds in self._kinds.items())
 
     def names(self) -> tuple[str, ...]:
-        """The columns seen so far: those carried, and those that the filter found in any row."""
+        """The columns seen so far: those carried, and those that the filter met in any row."""
         return tuple(dict.fromkeys((self._columns.id, self._columns.text, *self._kinds, *sorted(self._looked_at))))
 
     def batches(self, start: int, rows: int | None, batch_rows: int, near: Start = _FRONT) -> Iterator[RowBatch]:
@@ -156,8 +156,11 @@ class JsonlTexts:
         )
 
     def _cells(self, records: list[Record], name: str) -> tuple[pa.Array, ...]:
-        if name not in self._looked_at and any(name in record for record in records):
-            self._looked_at.add(name)
+        if name not in self._looked_at:
+            if any(name in record for record in records):
+                self._looked_at.add(name)
+            elif records:
+                self._looked_at.update(records[0])  # what there is instead, for the message
         return json_cells([record.get(name) for record in records])
 
     def _check(self, records: list[Record], places: list[str | int]) -> None:

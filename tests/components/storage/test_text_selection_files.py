@@ -266,10 +266,11 @@ def test_a_cell_of_jsonl_that_cannot_be_compared(tmp_path: Path, cell: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_column_that_no_file_has(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("where", ["when = null", "when > 3"])  # all rows are taken, and none
+def test_a_column_that_no_file_has(tmp_path: Path, kind: str, where: str) -> None:
     write(tmp_path / f"x.{kind}", rows_of(["2025-01-01"]))
     with pytest.raises(UsageError, match=r"column 'when', which no file has; name one of 'id', 'text', 'time'"):
-        scan_texts([str(tmp_path)], selection=TextSelection(where=("when = null",)))
+        scan_texts([str(tmp_path)], selection=TextSelection(where=(where,)))
 
 
 def test_a_column_that_one_of_the_files_lacks_is_null_there(tmp_path: Path) -> None:
