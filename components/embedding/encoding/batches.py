@@ -35,10 +35,3 @@ def cut_batches(
         tokens += length
     batches.append(order[first:])
     return batches
-
-
-def tokens_of(lengths: NDArray[np.int64], batches: list[NDArray[np.int64]], *, padded: bool) -> int:
-    """Return the tokens that a model computes for these batches, padding included."""
-    if not padded:
-        return int(lengths.sum())
-    return sum(int(lengths[batch].max()) * len(batch) for batch in batches)
