@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := components pipelines
+SOURCES := components pipelines serving
 # Pytest's own options: `make test TESTS=tests/components/kernel PYTEST_ARGS=-x`
 TESTS ?= tests
 PYTEST_ARGS ?=

@@ -157,8 +157,8 @@ def plan(pyproject: Mapping[str, Any]) -> list[Lock]:
         ),
         Lock(
             "images/embed/requirements.lock",
-            HASHED_HEADER.format(what="The embed image: the `embedding` extra and kfp, with torch's CUDA build"),
-            (*expand_extra(project, "embedding"), *kfp),
+            HASHED_HEADER.format(what="The embed image: the `serving` extra and kfp, with torch's CUDA build"),
+            (*expand_extra(project, "serving"), *kfp),
             hashed=True,
         ),
         Lock(

@@ -5,28 +5,26 @@ Exit status: 0 done, and no drift found; 3 drift found; 2 wrong usage; 1 failure
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 import click
 
-from driftline.components.errors import DriftlineError, UsageError
+from driftline.components.command_line import run_command
 from driftline.pipelines.commands.bench import bench
 from driftline.pipelines.commands.drift import drift
 from driftline.pipelines.commands.embed import embed
+from driftline.serving.commands.group import ServingCommands
 
 # Imports of the jobs stand in the commands: `driftline --help` answers at once, and each command loads, and needs
 # installed, only its own part.
 
-INTERRUPTED: Final = 128 + signal.SIGINT
 WIDTH: Final = {"max_content_width": 110, "help_option_names": ["-h", "--help"]}
 
 
-@click.group(context_settings=WIDTH, epilog="Exit status: 0 no drift, 3 drift, 2 wrong usage, 1 failure.")
+@click.group(
+    cls=ServingCommands, context_settings=WIDTH, epilog="Exit status: 0 no drift, 3 drift, 2 wrong usage, 1 failure."
+)
 @click.version_option(version("driftline"), prog_name="driftline")
 def cli() -> None:
     """Embed streams of texts, and tell when a stream stops looking like it used to."""
@@ -100,56 +98,4 @@ def demo(folder: str, seed: int) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; every error that a user can put right is one line, never a traceback."""
-    with _ending_in_order():
-        sys.exit(_status(lambda: cli.main(arguments, prog_name="driftline", standalone_mode=False)))
-
-
-@contextmanager
-def _ending_in_order() -> Generator[None]:
-    """Let SIGTERM end the command as Ctrl-C does: with its tasks stopped and its working files removed."""
-
-    def end(number: int, frame: object) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _status(run: Callable[[], Any]) -> int:
-    try:
-        run()
-    except UsageError as error:
-        click.echo(f"driftline: {error}", err=True)
-        return 2
-    except DriftlineError as error:
-        click.echo(f"driftline: {error}", err=True)
-        return 1
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return error.exit_code
-    except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        command = "driftline" if context is None else context.command_path
-        message = " ".join(error.format_message().split()).rstrip(".")
-        click.echo(f"driftline: {message}; see {command} --help", err=True)
-        return error.exit_code
-    except ModuleNotFoundError as error:
-        part = "all" if error.name is None else error.name
-        click.echo(
-            f"driftline: the package {part} is not installed; pip install 'driftline[all]', or the extra of this part",
-            err=True,
-        )
-        return 1
-    except OSError as error:  # of the machine rather than of a dataset: no room for temporary files, say
-        place = "" if error.filename is None else f"{error.filename}: "
-        click.echo(
-            f"driftline: {place}{error.strerror or error}; check the path, its permissions and its disk", err=True
-        )
-        return 1
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("driftline: interrupted", err=True)
-        return INTERRUPTED
-    return 0
+    run_command(cli, "driftline", arguments)

@@ -1,0 +1,1 @@
+"""How Kafka is reached: settings, clients, topics; nothing of what is in the records."""

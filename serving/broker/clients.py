@@ -1,0 +1,113 @@
+"""Kafka clients, opened with the settings that Driftline's guarantees rest on."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaError
+
+from driftline.serving.broker.settings import KafkaSettings
+from driftline.serving.errors import UnavailableError
+from driftline.serving.records.record import Coordinates, Headers, Record
+
+MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
+"""Records up to this size are read and produced; the broker's own limit may be lower (1 MiB by default)."""
+
+_SESSION_TIMEOUT_MS: Final = 30_000  # a worker killed without a word is replaced after this; garbage collection is not
+_MAX_POLL_INTERVAL_MS: Final = 600_000  # a batch on a slow CPU, its retries and a model's first call included
+
+
+def open_consumer(
+    settings: KafkaSettings,
+    *,
+    group: str | None,
+    instance_id: str | None = None,
+    **options: Any,
+) -> KafkaConsumer:
+    """Return a consumer that sees committed records only and commits when it is told to.
+
+    Args:
+        settings: how to reach the cluster.
+        group: its consumer group; None for a reader that assigns partitions itself.
+        instance_id: name of this member that outlives a restart (static membership): the partitions then wait for it
+            instead of being handed around.
+        options: further ones of kafka-python; they win.
+
+    Raises:
+        UnavailableError: no broker answers.
+    """
+    chosen: dict[str, Any] = {
+        "group_id": group,
+        "group_instance_id": instance_id,
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "isolation_level": "read_committed",
+        "session_timeout_ms": _SESSION_TIMEOUT_MS,
+        "max_poll_interval_ms": _MAX_POLL_INTERVAL_MS,
+        "max_partition_fetch_bytes": MAX_RECORD_BYTES,
+    }
+    with_group = {name: value for name, value in chosen.items() if value is not None}
+    return _opened(KafkaConsumer, settings, {**with_group, **options})
+
+
+def open_producer(settings: KafkaSettings, *, transactional_id: str | None = None, **options: Any) -> KafkaProducer:
+    """Return a producer whose records are written once, in order, and acknowledged by all replicas.
+
+    Args:
+        settings: how to reach the cluster.
+        transactional_id: name under which it writes transactions; a second producer of the same name shuts the first
+            one out.
+        options: further ones of kafka-python; they win.
+
+    Raises:
+        UnavailableError: no broker answers.
+    """
+    chosen: dict[str, Any] = {
+        "acks": "all",
+        "enable_idempotence": True,
+        "transactional_id": transactional_id,
+        "max_request_size": MAX_RECORD_BYTES,
+        "linger_ms": 5,  # gathers what one micro-batch sends; a worker flushes anyway
+    }
+    if transactional_id is None:
+        del chosen["transactional_id"]
+    return _opened(KafkaProducer, settings, {**chosen, **options})
+
+
+def open_admin(settings: KafkaSettings) -> KafkaAdminClient:
+    """Return a client that creates and describes topics.
+
+    Raises:
+        UnavailableError: no broker answers.
+    """
+    return _opened(KafkaAdminClient, settings, {})
+
+
+def record_of(found: ConsumerRecord) -> Record:
+    """Return a record as the rest of Driftline knows it."""
+    # The wire allows null values of headers, which kafka-python will not send on.
+    given = cast("list[tuple[str, bytes | None]]", found.headers or [])
+    headers: Headers = tuple((name, value or b"") for name, value in given)
+    at = Coordinates(found.topic, found.partition, found.offset, found.timestamp)
+    return Record(found.key, found.value, headers, at)
+
+
+def brokers(settings: KafkaSettings) -> str:
+    """Return the brokers' addresses for messages."""
+    return ", ".join(settings.bootstrap_servers)
+
+
+def _opened(client: Any, settings: KafkaSettings, options: dict[str, Any]) -> Any:
+    try:
+        return client(**{**settings.options(), **options})
+    except KafkaError as error:
+        raise UnavailableError(
+            f"Kafka at {brokers(settings)}: {_reason(error)}; check the address, the security settings and the network"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

@@ -1,0 +1,67 @@
+"""A record as it came off a topic, and the text in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Headers = tuple[tuple[str, bytes], ...]
+"""A record's headers, in order; a name may be there more than once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """Where a record lies.
+
+    Attributes:
+        topic: its topic.
+        partition: its partition, from 0.
+        offset: its offset in the partition.
+        timestamp_ms: the record's time, milliseconds since 1970 UTC.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record whose content nobody has looked at.
+
+    Attributes:
+        key: its key's bytes; None where it has none.
+        value: its value's bytes; None for a tombstone.
+        headers: its headers.
+        at: where it lies.
+    """
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    at: Coordinates
+
+
+@dataclass(frozen=True, slots=True)
+class TextEvent:
+    """What a record says of one text.
+
+    Attributes:
+        id: the text's id, not empty.
+        text: the text, not blank, without half surrogate pairs; None where the text is deleted.
+    """
+
+    id: str
+    text: str | None
+
+
+def header(headers: Headers, name: str) -> bytes | None:
+    """Return the last header of a name, compared without regard to case; None where there is none."""
+    folded = name.lower()
+    for found, value in reversed(headers):
+        if found.lower() == folded:
+            return value
+    return None
