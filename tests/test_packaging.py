@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+TOPS = ("components", "pipelines", "serving")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def folders() -> set[str]:
     """Return the dotted names of all packages below the fixed top-level folders."""
     found = set()
-    for top in ("components", "pipelines", "serving"):
+    for top in TOPS:
         for init in (ROOT / top).rglob("__init__.py"):
             found.add("driftline." + ".".join(init.parent.relative_to(ROOT).parts))
     return found
@@ -31,7 +32,7 @@ def test_the_list_of_packages_is_the_folders():
 
 
 def test_every_module_stands_in_a_package():
-    modules = [path for top in ("components", "pipelines") for path in (ROOT / top).rglob("*.py")]
+    modules = [path for top in TOPS for path in (ROOT / top).rglob("*.py")]
     assert [str(path) for path in modules if not (path.parent / "__init__.py").exists()] == []
 
 
@@ -54,7 +55,7 @@ def test_a_wheel_holds_everything_and_works_alone(tmp_path):
     """Build a wheel, install it without dependencies in an empty environment, and use it with this one's libraries."""
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "components", "pipelines"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", *TOPS):
         (source / name).symlink_to(ROOT / name)
     build = [
         sys.executable,
@@ -72,7 +73,7 @@ def test_a_wheel_holds_everything_and_works_alone(tmp_path):
         names = set(archive.namelist())
     expected = {
         f"driftline/{path.relative_to(ROOT).as_posix()}"
-        for top in ("components", "pipelines")
+        for top in TOPS
         for pattern in ("*.py", "*.j2", "*.css", "py.typed")
         for path in (ROOT / top).rglob(pattern)
     }
