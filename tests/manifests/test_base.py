@@ -189,15 +189,7 @@ def spoilers() -> Iterator[tuple[str, Callable[[list[Object]], Any]]]:
         lambda o: container(o)["envFrom"][1]["configMapRef"].update(name="driftline-strem"),
     )
     yield "no key MODEL", lambda o: container(o)["env"][3]["valueFrom"]["configMapKeyRef"].update(key="MODEL")
-    yield (
-        "nothing uses driftline-lone",
-        lambda o: o.append(
-            {
-                "kind": "ConfigMap",
-                "metadata": {"name": "driftline-lone", "labels": {"app.kubernetes.io/part-of": "driftline"}},
-            }
-        ),
-    )
+    yield "nothing uses driftline-lone", lambda o: add(o, "ConfigMap", "driftline-lone")
     yield "leads to 0 kinds", lambda o: named(o, "Service", "driftline-stream")["spec"]["selector"].update(app="x")
     yield (
         "no port http in",
