@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from driftline.components.errors import DataError, UsageError
 from driftline.components.storage import store
-from driftline.components.storage.deletes import read_deletes, write_deletes
+from driftline.components.storage.deletes import write_deletes
 from driftline.components.storage.manifest import MANIFEST_NAME, Manifest, Shard
+from driftline.components.storage.partitions import joined_deletes, joined_manifest, read_manifest, selected_folders
 from driftline.components.storage.prefetch import ReadAhead, Room, Source, Value, read_ahead, waiting
 from driftline.components.storage.shard_checks import finished_shard, verify_shard
 from driftline.components.storage.shard_format import embedding_type
@@ -62,7 +63,7 @@ class Batch:
 
 
 class EmbeddingsDataset:
-    """An embeddings dataset that is complete: its manifest is there.
+    """An embeddings dataset that is complete: its manifest is there; or several of them, read as one.
 
     Rows that the dataset's deletes name are not there: no reader sees them, and row numbers pass over them.
 
@@ -70,12 +71,15 @@ class EmbeddingsDataset:
     manifest (gs://: by the object's metadata; local: by streaming the file once, in the background).
 
     Attributes:
-        uri: The dataset's folder.
+        uri: The dataset's folder, as it was asked for.
         manifest: What is in it.
     """
 
-    def __init__(self, uri: str, manifest: Manifest, ahead: ReadAhead | None = None) -> None:
+    def __init__(
+        self, uri: str, manifest: Manifest, ahead: ReadAhead | None = None, *, folder: str | None = None
+    ) -> None:
         self.uri = uri
+        self._folder = uri if folder is None else folder  # within which the manifest names its shards
         self.manifest = manifest
         self._ahead = ahead or ReadAhead()
         self._checked: Checked = {}
@@ -84,27 +88,28 @@ class EmbeddingsDataset:
 
     @classmethod
     def open(cls, uri: str, ahead: ReadAhead | None = None) -> EmbeddingsDataset:
-        """Read a dataset's manifest.
+        """Read a dataset's manifest, or those of a folder of datasets, which are then read as one.
 
         Args:
-            uri: The dataset's folder.
+            uri: The dataset's folder; or one with datasets in `date=…/hour=…/model=…` below it, or a range of such
+                folders, as `partitions` describes them.
             ahead: How far to read ahead of whoever reads the rows; by default 64 MiB.
 
         Raises:
-            DataError: There is no manifest, or it is not one of an embeddings dataset.
-            StorageError: It cannot be read.
+            DataError: There is no manifest, one is not that of an embeddings dataset, or the datasets of a folder
+                are of several models.
+            StorageError: One cannot be read.
         """
-        place = store.join(uri, MANIFEST_NAME)
-        if not store.exists(place):
+        base, selectors = selected_folders(uri)
+        if not selectors and store.exists(store.join(base, MANIFEST_NAME)):
+            return cls(uri, read_manifest(base), ahead)
+        joined = joined_manifest(base, selectors)
+        if joined is None:
             raise DataError(
                 f"{uri}: there is no {MANIFEST_NAME}: the dataset is unfinished, or this is no embeddings "
                 "dataset; run the backfill to its end, or check the path"
             )
-        try:
-            return cls(uri, Manifest.from_json(store.read_json(place)), ahead)
-        except DataError as error:
-            text = str(error)
-            raise DataError(text if text.startswith(place) else f"{place}: {text}") from error
+        return cls(uri, joined, ahead, folder=base)
 
     @property
     def rows(self) -> int:
@@ -225,7 +230,7 @@ class EmbeddingsDataset:
         # An id at least is read, so that the row numbers are checked whatever is asked for.
         pieces = list(self.batches(present or ["id"], wanted))
         if not pieces:
-            with opened(self.uri, self.manifest, self.manifest.shards[0], self._checked) as shard:
+            with opened(self._folder, self.manifest, self.manifest.shards[0], self._checked) as shard:
                 return shard.schema.empty_table().select(present)
         table = pa.concat_tables([piece.table for piece in pieces])
         if "embedding" in present:
@@ -279,13 +284,13 @@ class EmbeddingsDataset:
                 live = wanted[low:high] - first
             if after - first if live is None else live.size:
                 part = Wanted(first, live, deleted)
-                sources.append(shard_pieces(self.uri, self.manifest, shard, columns, part, self._checked))
+                sources.append(shard_pieces(self._folder, self.manifest, shard, columns, part, self._checked))
             first = after
         return sources
 
     def _read_deletes(self) -> dict[str, Rows]:
         if self._deletes is None:
-            self._deletes = read_deletes(self.uri, self.manifest)
+            self._deletes = joined_deletes(self._folder, self.manifest)
         return self._deletes
 
     def _batch(self, pieces: list[Piece]) -> Batch:

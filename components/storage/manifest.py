@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Any, cast
 
@@ -38,7 +38,7 @@ class Shard:
     """One Parquet file of a dataset: a shard, or the deletes.
 
     Attributes:
-        name: Its name within the dataset's folder.
+        name: Its name within the dataset's folder; in a joined dataset with the folder of its part before it.
         rows: Its rows, at least 1.
         bytes: Its size.
         crc32c: Its checksum: base64 of the big-endian CRC-32C.
@@ -53,7 +53,8 @@ class Shard:
     crc32c: str
 
     def __post_init__(self) -> None:
-        check_shard_name(self.name)
+        for component in self.name.split("/"):
+            check_shard_name(component)
         if self.rows < 1 or self.bytes < 1 or not self.crc32c:
             raise DataError(
                 f"shard {self.name!r}: {self.rows} rows, {self.bytes} bytes, crc32c {self.crc32c!r}; expected at "
@@ -204,6 +205,50 @@ class Manifest:
         return manifest
 
 
+@dataclass(frozen=True, slots=True)
+class JoinedManifest(Manifest):
+    """What several datasets of one model hold together: their rows one after the other, in the parts' order.
+
+    It is made of the parts' manifests whenever a folder of datasets is opened, and never written.
+
+    Attributes:
+        parts: The folder of each dataset, within that of the whole, and its manifest.
+    """
+
+    parts: tuple[tuple[str, Manifest], ...] = ()
+
+    @classmethod
+    def of(cls, parts: Sequence[tuple[str, Manifest]]) -> JoinedManifest:
+        """Join datasets, at least one, that agree in all but their rows."""
+        first = parts[0][1]
+        shards = [replace(shard, name=f"{folder}/{shard.name}") for folder, part in parts for shard in part.shards]
+        return cls(
+            first.model,
+            first.revision,
+            first.dimension,
+            first.normalized,
+            first.dtype,
+            first.columns,
+            tuple(shards),
+            parts=tuple(parts),
+        )
+
+    @property
+    def rows(self) -> int:
+        """Rows that readers see. May be 0."""
+        return sum(part.rows for _, part in self.parts)
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` and the hexadecimal SHA-256 of the parts' folders and identities: the whole's identity."""
+        canonical = json.dumps([[folder, part.digest] for folder, part in self.parts], ensure_ascii=False)
+        return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object to look at; it cannot be read as a manifest."""
+        return {"format": f"{FORMAT}.joined", "parts": {folder: part.to_json() for folder, part in self.parts}}
+
+
 def check_shard_name(name: str) -> None:
     """Refuse a name that could lead out of the dataset's folder, or that readers would skip.
 
@@ -219,6 +264,7 @@ def check_shard_name(name: str) -> None:
 
 def _shard(what: str, record: dict[str, Any]) -> Shard:
     _check_keys(what, record, _SHARD_KEYS)
+    check_shard_name(record["name"])
     return Shard(**record)
 
 
