@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from driftline.components.errors import UsageError
-from driftline.pipelines.commands.options import encoder_options
+from driftline.serving.commands.encoder_options import encoder_options
 
 if TYPE_CHECKING:
     from driftline.components.embedding.encoding.measure import Measurement

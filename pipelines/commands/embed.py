@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from driftline.pipelines.commands.options import encoder_options
+from driftline.serving.commands.encoder_options import encoder_options
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options of every command that loads an encoder."""
 
 from __future__ import annotations
 
