@@ -28,7 +28,7 @@ def test_the_base_keeps_every_rule(base: list[Object]) -> None:
 
 
 def test_it_holds_the_streaming_side_and_no_more(base: list[Object]) -> None:
-    generated = ("archive", "kafka", "monitor", "places", "serve", "stream")
+    generated = ("archive", "encoder", "kafka", "monitor", "places", "serve", "stream")
     for stem in generated:
         named(base, "ConfigMap", f"driftline-{stem}")
     assert sorted(title(one) for one in base if one["kind"] != "ConfigMap") == sorted([
