@@ -1,0 +1,111 @@
+"""A pod's command on this machine: arguments, environment and probes are the manifests', the ports are free ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tests.manifests.objects import Object, environment, pod_of
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 300.0
+"""A model is loaded meanwhile, on a machine that may be busy."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What starts a pod's command, and where it then answers.
+
+    Attributes:
+        arguments: Python's.
+        environment: the container's, and nothing else.
+        probes: the URL of each of the pod's probes.
+        ports: by their names in the pod.
+    """
+
+    arguments: list[str]
+    environment: dict[str, str]
+    probes: dict[str, str]
+    ports: dict[str, int]
+
+
+def trial(objects: Sequence[Object], component: str, **options: str) -> Trial:
+    """Read a pod's command off the manifests.
+
+    Args:
+        objects: what the manifests make.
+        component: the pod's.
+        options: options of the command that are others here, by their names as in `BOOTSTRAP_SERVERS`.
+    """
+    pod = pod_of(objects, component)
+    free = free_ports(len(pod.container["ports"]))
+    ports = {port["name"]: here for port, here in zip(pod.container["ports"], free, strict=True)}
+    numbers = {str(port["containerPort"]): ports[port["name"]] for port in pod.container["ports"]}
+    python, *command = pod.container["command"]
+    assert python == "python3"
+    arguments = [re.sub(r"(?<=-port=)\d+$", lambda found: str(numbers[found[0]]), one) for one in pod.container["args"]]
+    probes = {
+        name.removesuffix("Probe"): f"http://{HOST}:{ports[get['port']]}{get['path']}"
+        for name, get in ((name, probe["httpGet"]) for name, probe in pod.container.items() if name.endswith("Probe"))
+    }
+    own = {f"DRIFTLINE_{component.upper()}_{name}": value for name, value in options.items()}
+    return Trial([*command, *arguments], environment(pod, objects) | own, probes, ports)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens at, all different."""
+    sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
+    found = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return found
+
+
+def status(url: str, data: bytes | None = None, headers: Mapping[str, str] | None = None) -> int:
+    """The status with which a URL answers; 0 where nobody listens."""
+    request = urllib.request.Request(url, data, dict(headers or {}))
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def await_ready(process: subprocess.Popen[bytes], one: Trial) -> None:
+    """Wait until the pod would be ready: its start-up probe and then its readiness probe succeed."""
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    for probe in ("startup", "readiness"):
+        while (seen := status(one.probes[probe])) != 200:
+            assert process.poll() is None, f"ended with {process.returncode} before it was ready"
+            assert time.monotonic() < deadline_s, f"{one.probes[probe]} answers {seen}"
+            time.sleep(0.2)
+
+
+@contextmanager
+def running(one: Trial) -> Generator[subprocess.Popen[bytes]]:
+    """Run the command until it is ready, and for as long as the block lasts; then tell it to end, as Kubernetes does.
+
+    Yields:
+        The process; once the block has ended, its status is the command's.
+    """
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "PYTHONSAFEPATH") if name in os.environ}
+    process = subprocess.Popen([sys.executable, *one.arguments], env=inherited | one.environment)
+    try:
+        await_ready(process, one)
+        yield process
+        process.terminate()
+        process.wait(timeout=60)  # the pods' grace period, at its shortest
+    finally:
+        process.kill()
+        process.wait()
