@@ -1,0 +1,290 @@
+"""A stream of embeddings watched against a baseline: what counts, what raises an alarm, and what one brings about."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+
+from driftline.components.errors import DataError, DriftlineError, StorageError
+from driftline.components.mmd.online import Readings
+from driftline.components.steps import LOGGER
+from driftline.serving.monitor.alerts import Delivery, Kind, alert, alert_id, run_of
+from driftline.serving.monitor.baseline import Baseline
+from driftline.serving.monitor.evidence import evidence
+from driftline.serving.monitor.metrics import MonitorMetrics
+from driftline.serving.monitor.observed import Observed
+from driftline.serving.monitor.settings import MonitorSettings
+from driftline.serving.monitor.state import TEXT_CHARACTERS, MonitorState, RecentRecord, StateFile
+from driftline.serving.records.embeddings import EmbeddedText
+from driftline.serving.records.record import Coordinates
+
+MAX_PENDING: Final = 100
+"""Deliveries that wait at most: far more than drifts bring about while whatever takes them is repaired."""
+_FIRST_RETRY_S: Final = 1.0
+_LAST_RETRY_S: Final = 60.0
+_TELL_INTERVAL_S: Final = 60.0  # a wrong model refuses every record: one line a minute says so
+
+
+class Courier(Protocol):
+    """Brings one kind of delivery about: where alerts or runs go."""
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Do it, and return when it is safe; doing the same again must do no harm.
+
+        Raises:
+            DriftlineError: it could not be done now.
+        """
+        ...
+
+
+class Monitor:
+    """Watches one stream. The same for a topic and inside a stream worker. Not safe for use by several threads at once.
+
+    What a record changes is in the state, and the state is written as one object together with the offsets: after a
+    restart the stream goes on from these, and each record has counted once. An alarm is written there before anything
+    is brought about, so that a restart brings it about again under the same id, and never another in its place.
+    """
+
+    def __init__(
+        self,
+        settings: MonitorSettings,
+        baseline: Baseline,
+        state: MonitorState,
+        file: StateFile,
+        couriers: Mapping[Kind, Courier],
+        metrics: MonitorMetrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Go on with a state.
+
+        Args:
+            settings: what is watched, and whom to tell.
+            baseline: what the stream is compared with.
+            state: what has been seen.
+            file: where the state is written.
+            couriers: who delivers each kind; a kind without one is not brought about.
+            metrics: where to count.
+            clock: seconds since 1970.
+        """
+        self.state = state
+        self._settings = settings
+        self._baseline = baseline
+        self._file = file
+        self._couriers = couriers
+        self._metrics = metrics
+        self._clock = clock
+        self._saved_s = clock()
+        self._changed = True
+        self._unsaved_outbox = False
+        self._retries = {kind: _Retries() for kind in couriers}
+        self._told_at: dict[str, float] = {}
+        self._trouble: str | None = None
+        state.outbox = [delivery for delivery in state.outbox if delivery.kind in couriers]
+        metrics.reference_rows.set(baseline.calibration.rows)
+        metrics.last_alarm.set(state.last_alarm_ms / 1000)
+        metrics.threshold.set(float("inf"))
+        metrics.drifting.set(state.detector.drifting)
+        metrics.pending.set(len(state.outbox))
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the state cannot be written; None while it can."""
+        return self._trouble
+
+    def observe(self, records: Sequence[Observed]) -> None:
+        """Take the next records of the stream, in their order.
+
+        Raises:
+            UnavailableError: another monitor has written the state.
+        """
+        compared = self._compared(records)
+        stride = self._baseline.calibration.settings.stride
+        chunk: list[RecentRecord] = []
+        for number, record in enumerate(records):
+            # Strides end where offsets are known, so that an alarm's place in the stream is exact.
+            self.state.offsets[record.at.partition] = record.at.offset + 1
+            if number in compared:
+                chunk.append(compared[number])
+                if (self.state.detector.position + len(chunk)) % stride == 0:
+                    self._take(chunk)
+                    chunk = []
+        self._take(chunk)
+        self._changed |= bool(records)
+        self.tend()
+
+    def tend(self) -> None:
+        """Write the state and deliver what is due; to be called often, also while no records come.
+
+        Raises:
+            UnavailableError: another monitor has written the state.
+        """
+        due = self._clock() - self._saved_s >= self._settings.save_interval_s
+        if self._unsaved_outbox or (due and self._changed):
+            self.save()
+        if not self._unsaved_outbox:
+            self._deliver()
+
+    def save(self) -> None:
+        """Write the state now; a failure is counted and told, and it is tried again.
+
+        Raises:
+            UnavailableError: another monitor has written it.
+        """
+        self._saved_s = self._clock()
+        try:
+            self._file.save(self.state)
+        except StorageError as error:
+            self._metrics.save_failures.inc()
+            self._trouble = str(error)
+            self._tell("save", f"the state is not written: {error}", logging.ERROR)
+            return
+        self._metrics.saves.inc()
+        self._trouble = None
+        self._changed = self._unsaved_outbox = False
+
+    def _compared(self, records: Sequence[Observed]) -> dict[int, RecentRecord]:
+        """Return the records that are to be compared, by their number, and count the others."""
+        fit: list[tuple[int, Observed, EmbeddedText]] = []
+        for number, record in enumerate(records):
+            if record.embedded is None:
+                self._skip(record.at, record.reason, record.message)
+            elif not self._refused(record.at, record.embedded):
+                fit.append((number, record, record.embedded))
+        if not fit:
+            return {}
+        vectors = self._baseline.project(np.stack([embedded.vector for _, _, embedded in fit])).astype(np.float32)
+        return {
+            number: RecentRecord(embedded.id, self._kept(embedded), record.source, record.at.timestamp_ms, vector)
+            for (number, record, embedded), vector in zip(fit, vectors, strict=True)
+        }
+
+    def _kept(self, embedded: EmbeddedText) -> str | None:
+        return embedded.text[:TEXT_CHARACTERS] if embedded.text is not None and self._settings.texts else None
+
+    def _refused(self, at: Coordinates, embedded: EmbeddedText) -> bool:
+        """Say whether an embedding cannot be compared with the reference's; if so it is counted and told."""
+        reference = self._baseline.reference
+        for reason, expected, got in (
+            ("other-model", reference.model, embedded.model),
+            ("other-revision", reference.revision, embedded.revision),
+            ("dimension", reference.dimension, len(embedded.vector)),
+        ):
+            if got != expected:
+                what = reason.removeprefix("other-")
+                message = (
+                    f"its {what} is {got!r}, that of the reference {reference.uri} is {expected!r}; give a reference "
+                    "that the stream's model embedded"
+                )
+                self._skip(at, reason, message)
+                return True
+        return False
+
+    def _skip(self, at: Coordinates, reason: str, message: str) -> None:
+        self._metrics.skipped.labels(reason).inc()
+        if message:
+            self._tell(reason, f"record {at} is not compared: {message}")
+
+    def _take(self, chunk: list[RecentRecord]) -> None:
+        """Give records to the detector, none past the end of a stride but the last."""
+        if not chunk:
+            return
+        state, metrics = self.state, self._metrics
+        try:
+            readings = state.detector.update(np.stack([record.vector for record in chunk]))
+        except DataError as error:
+            if len(chunk) == 1:
+                self._skip(chunk[0].source, "vector-size", str(error))
+            else:
+                for record in chunk:
+                    self._take([record])
+            return
+        state.recent.extend(chunk)
+        metrics.records.inc(len(chunk))
+        if len(readings.scores):
+            metrics.score.set(readings.scores[-1])
+            metrics.threshold.set(readings.thresholds[-1])
+            metrics.sample_size.set(readings.sizes[-1])
+            if readings.alarms[-1]:
+                self._alarm(readings, chunk[-1].time_ms)
+            metrics.drifting.set(state.detector.drifting)
+
+    def _alarm(self, readings: Readings, time_ms: int) -> None:
+        state, settings = self.state, self._settings
+        state.alarms += 1
+        state.last_alarm_ms = time_ms
+        self._metrics.alarms.inc()
+        self._metrics.last_alarm.set(time_ms / 1000)
+        identity = alert_id(settings.topic, self._baseline.key, state.offsets)
+        data = evidence(settings.topic, self._baseline, state, readings, settings.texts)
+        raised = alert(settings.topic, identity, time_ms, data)
+        LOGGER.warning(json.dumps({"driftline": "alarm", **raised.content}, ensure_ascii=False))
+        self._post(raised)
+        now = self._clock()
+        if settings.run is not None and now - state.last_run_s >= settings.run.cool_down_s:
+            state.last_run_s = now
+            self._post(run_of(settings.run, raised))
+
+    def _post(self, delivery: Delivery) -> None:
+        """Leave something to deliver; where far too much is left already, the oldest is given up."""
+        if delivery.kind not in self._couriers:
+            return
+        outbox = self.state.outbox
+        outbox.append(delivery)
+        for dropped in outbox[:-MAX_PENDING]:
+            self._metrics.deliveries.labels(dropped.kind, "dropped").inc()
+            LOGGER.error("%s %s: given up, after %d more that wait", dropped.kind, dropped.id, MAX_PENDING)
+        del outbox[:-MAX_PENDING]
+        self._unsaved_outbox = True
+        self._metrics.pending.set(len(outbox))
+
+    def _deliver(self) -> None:
+        """Deliver what waits, each kind in its order; a failure makes its kind wait."""
+        outbox = self.state.outbox
+        done = False
+        for delivery in [*outbox]:
+            waits = self._retries[delivery.kind]
+            if self._clock() < waits.at_s:
+                continue
+            try:
+                self._couriers[delivery.kind].deliver(delivery)
+            except DriftlineError as error:
+                waits.failed(self._clock())
+                self._metrics.deliveries.labels(delivery.kind, "failed").inc()
+                LOGGER.error("%s %s: not delivered, to be tried again: %s", delivery.kind, delivery.id, error)
+                continue
+            waits.succeeded()
+            outbox.remove(delivery)
+            self._metrics.deliveries.labels(delivery.kind, "sent").inc()
+            done = True
+        if done:
+            self._metrics.pending.set(len(outbox))
+            self.save()
+
+    def _tell(self, about: str, message: str, level: int = logging.WARNING) -> None:
+        """Log a line, at most one a minute about the same."""
+        now = self._clock()
+        if now - self._told_at.get(about, -math.inf) >= _TELL_INTERVAL_S:
+            self._told_at[about] = now
+            LOGGER.log(level, message)
+
+
+class _Retries:
+    """When one kind of delivery is tried next: after a failure, twice as late as before."""
+
+    def __init__(self) -> None:
+        self.at_s = -math.inf
+        self._wait_s = _FIRST_RETRY_S
+
+    def failed(self, now_s: float) -> None:
+        self.at_s = now_s + self._wait_s
+        self._wait_s = min(2 * self._wait_s, _LAST_RETRY_S)
+
+    def succeeded(self) -> None:
+        self.at_s = -math.inf
+        self._wait_s = _FIRST_RETRY_S
