@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -22,8 +21,9 @@ from transformers.utils import logging as transformers_logging
 
 from driftline.components.embedding.encoding.batches import cut_batches
 from driftline.components.embedding.encoding.devices import cpu_threads, settled_precision
-from driftline.components.embedding.encoding.engine import DTYPES, open_engine
+from driftline.components.embedding.encoding.engine import DTYPES, Prompted, open_engine
 from driftline.components.embedding.encoding.model_folder import check_model_folder, check_prompt
+from driftline.components.embedding.encoding.prepared import Encoding, Prepared
 from driftline.components.embedding.encoding.settings import EncoderSettings, Tuning
 from driftline.components.embedding.encoding.tokens import Tokens
 from driftline.components.embedding.encoding.weights import check_weights
@@ -54,22 +54,6 @@ _LOAD_ERRORS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Encoding:
-    """Some texts' vectors.
-
-    Attributes:
-        vectors: float32, (texts, dimension), finite, in the texts' order.
-        tokens: tokens of the sequences that the model saw, padding not counted; for a model that is no text
-            transformer, an estimate.
-        truncated: texts longer than the maximum length, which were cut.
-    """
-
-    vectors: NDArray[np.float32]
-    tokens: int
-    truncated: int
-
-
 class Encoder:
     """A model in memory, ready to encode; loaded once, safe to call from several threads, which then take turns.
 
@@ -83,6 +67,7 @@ class Encoder:
         max_tokens: tokens of a text that are looked at; 0 where the model knows no limit.
         precision: number type of the forward pass: `float32`, `bfloat16` or `float16`.
         device: PyTorch's name of where it runs.
+        prompts: names of the model's prompts.
     """
 
     def __init__(self, model: SentenceTransformer, name: str, settings: EncoderSettings, tuning: Tuning) -> None:
@@ -102,6 +87,10 @@ class Encoder:
         self.precision: str = settled_precision(settings.precision, model.device)
         self._engine = open_engine(model, name, settings, DTYPES[self.precision], compiled=tuning.compile)
         self.max_tokens: int = self._engine.max_tokens
+        self.prompts: tuple[str, ...] = tuple(sorted(model.prompts))
+        default = model.prompts.get(model.default_prompt_name or "")
+        self._prompt_texts = {"": default or "", **{key: text or "" for key, text in model.prompts.items()}}
+        self._prompted: dict[str, Prompted] = {}
         self._streams: ThreadPoolExecutor | None = None
         self.tune(tuning)
         if self.device != "cpu" and self.max_tokens:
@@ -178,7 +167,27 @@ class Encoder:
         Raises:
             DataError: the model gave a NaN or an infinite value, or one text alone exceeds the device's memory.
         """
-        return self._finished(texts, self._engine.tokenize(texts))
+        return self.finish(self.prepare(texts))
+
+    def prepare(self, texts: Sequence[str], prompt: str | None = None) -> Prepared:
+        """Tokenise texts: the part of encoding that waits for no forward pass, and may go on beside one.
+
+        Args:
+            texts: what will be encoded, together or in parts, see :func:`.prepared.joined`.
+            prompt: name of one of the model's prompts, empty for its default; None for the one that the settings name.
+
+        Raises:
+            UsageError: the model has no such prompt.
+        """
+        if prompt is None or prompt == self._settings.prompt:
+            return Prepared(texts, self._engine.tokenize(texts))
+        if prompt not in self._prompted:
+            if prompt not in self._prompt_texts:
+                known = ", ".join(self.prompts) or "none"
+                raise UsageError(f"prompt: model {self._name} has no prompt {prompt!r}; it has: {known}")
+            self._prompted[prompt] = self._engine.prompted(self._prompt_texts[prompt])
+        prompted = self._prompted[prompt]
+        return Prepared(texts, prompted.tokenize(texts), prompted.told)
 
     def encode_chunks(self, chunks: Iterable[Sequence[str]]) -> Generator[Encoding]:
         """Encode chunk after chunk of texts.
@@ -194,19 +203,26 @@ class Encoder:
         """
         source = iter(chunks)
 
-        def prepare() -> tuple[Sequence[str], Tokens] | None:
+        def prepare() -> Prepared | None:
             texts = next(source, None)
-            return None if texts is None else (texts, self._engine.tokenize(texts))
+            return None if texts is None else self.prepare(texts)
 
         with ThreadPoolExecutor(1, thread_name_prefix="driftline-tokens") as reader:
             pending = reader.submit(prepare)
             while (prepared := pending.result()) is not None:
                 pending = reader.submit(prepare)
-                yield self._finished(*prepared)
+                yield self.finish(prepared)
 
-    def _finished(self, texts: Sequence[str], tokens: Tokens) -> Encoding:
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens that run at a time, in the batches of all streams together."""
+        return self._batch_tokens * self._stream_count
+
+    def finish(self, prepared: Prepared) -> Encoding:
+        """Return the vectors of texts that were made ready; as :meth:`encode` does, and with its errors."""
+        texts, tokens = prepared.texts, prepared.tokens
         with self._lock:
-            vectors = self._run(texts, tokens)
+            vectors = self._run(prepared)
         if self._settings.segments and len(tokens.sequences) > len(texts):
             vectors = _pooled(vectors, tokens.texts, self._settings.segments)
         shortened = vectors.shape[1] > self.dimension
@@ -221,15 +237,16 @@ class Encoder:
             )
         return Encoding(vectors, int(tokens.lengths.sum()), tokens.truncated)
 
-    def _run(self, texts: Sequence[str], tokens: Tokens) -> NDArray[np.float32]:
+    def _run(self, prepared: Prepared) -> NDArray[np.float32]:
         """Return a vector for each sequence, (sequences, full dimension) float32."""
+        tokens = prepared.tokens
         packed = self._engine.forward.packed
         batches = cut_batches(tokens.lengths, self._batch_tokens, padded=not packed, least=self._stream_count)
         if not batches:
             return np.zeros((0, self.dimension), np.float32)
 
         def run(rows: NDArray[np.int64]) -> Tensor:
-            return self._batch(texts, tokens, rows)
+            return self._batch(prepared, rows)
 
         each: Callable[..., Iterable[Tensor]] = map if self._streams is None else self._streams.map
         # On a GPU the results stay there until all are on their way: nothing waits in between.
@@ -247,13 +264,14 @@ class Encoder:
         for length in sorted({min(length, self.max_tokens) for length in (*_WARM_LENGTHS, self.max_tokens)}):
             count = max(1, self._batch_tokens // length)
             lengths = np.full(count, length, np.int64)
-            tokens = Tokens([np.ones(length, np.int64)] * count, np.zeros(count, np.int64), lengths, 0)
-            self._batch(["(warming up)"], tokens, np.arange(count))
+            tokens = Tokens([np.ones(length, np.int64)] * count, np.zeros(count, np.int64), lengths)
+            self._batch(Prepared(["(warming up)"], tokens), np.arange(count))
 
-    def _batch(self, texts: Sequence[str], tokens: Tokens, rows: NDArray[np.int64]) -> Tensor:
+    def _batch(self, prepared: Prepared, rows: NDArray[np.int64]) -> Tensor:
         """Run a batch; one that the device has no memory for in halves."""
+        texts, tokens = prepared.texts, prepared.tokens
         try:
-            return self._engine.forward([tokens.sequences[row] for row in rows])
+            return self._engine.forward([tokens.sequences[row] for row in rows], prepared.prompt)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -274,7 +292,7 @@ class Encoder:
                 "model %s: %s has no memory for a batch of %d tokens; going on with %d",
                 self._name, self.device, size, self._batch_tokens,
             )  # fmt: skip
-        return torch.cat([self._batch(texts, tokens, part) for part in (rows[:half], rows[half:])])
+        return torch.cat([self._batch(prepared, part) for part in (rows[:half], rows[half:])])
 
 
 def _pooled(vectors: NDArray[np.float32], texts: NDArray[np.int64], how: str) -> NDArray[np.float32]:

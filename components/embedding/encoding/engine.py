@@ -16,7 +16,7 @@ from driftline.components.embedding.encoding.forward import Forward
 from driftline.components.embedding.encoding.packed import first_position
 from driftline.components.embedding.encoding.probe import choose_way
 from driftline.components.embedding.encoding.settings import EncoderSettings
-from driftline.components.embedding.encoding.tokens import TextTokenizer, Tokens
+from driftline.components.embedding.encoding.tokens import Prompt, TextTokenizer, Tokens
 from driftline.components.errors import DataError, UsageError
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -29,9 +29,27 @@ class ForwardPass(Protocol):
 
     packed: bool
 
-    def __call__(self, sequences: Sequence[Any]) -> Tensor:
-        """Return the vectors of some sequences, (sequences, full dimension), in order, on the model's device."""
+    def __call__(self, sequences: Sequence[Any], prompt: Prompt | None = None) -> Tensor:
+        """Return the vectors of some sequences, (sequences, full dimension), in order, on the model's device.
+
+        Args:
+            sequences: tokens, or whole texts, all of one prompt where the pass must know it.
+            prompt: as :class:`Prompted` says; None for the one that the encoder's settings name.
+        """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """A model's texts with one of its prompts.
+
+    Attributes:
+        tokenize: turns texts into sequences.
+        told: what the forward pass must know of the prompt; None where sequences of several prompts may go together.
+    """
+
+    tokenize: Callable[[Sequence[str]], Tokens]
+    told: Prompt | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +57,14 @@ class Engine:
     """What an encoder needs of a model.
 
     Attributes:
-        tokenize: turns texts into sequences.
+        tokenize: turns texts into sequences, with the prompt that the settings name.
+        prompted: the same for another prompt, given its text.
         forward: turns sequences into vectors.
         max_tokens: tokens of a sequence at most; 0 where the model knows no limit.
     """
 
     tokenize: Callable[[Sequence[str]], Tokens]
+    prompted: Callable[[str], Prompted]
     forward: ForwardPass
     max_tokens: int
 
@@ -75,16 +95,25 @@ def open_engine(
         return _whole_texts(model, name, settings, prompt, dtype, compiled=compiled)
     limit = _max_tokens(first, name, settings)
     first.max_seq_length = limit
-    tokenizer = TextTokenizer(
-        first.tokenizer,
-        max_tokens=limit,
-        prompt=prompt,
-        segments=bool(settings.segments),
-        overlap=settings.overlap,
-    )
+
+    def tokenizer_of(prompt: str) -> TextTokenizer:
+        return TextTokenizer(
+            first.tokenizer,
+            max_tokens=limit,
+            prompt=prompt,
+            segments=bool(settings.segments),
+            overlap=settings.overlap,
+        )
+
+    def prompted(prompt: str) -> Prompted:
+        other = tokenizer_of(prompt)
+        return Prompted(other, Prompt(prompt, other.prompt_tokens) if leaves_prompt_out else None)
+
+    tokenizer = tokenizer_of(prompt)
+    leaves_prompt_out = any(getattr(module, "include_prompt", True) is False for module in model)
     forward = Forward(model, tokenizer.prompt_tokens or None)
     choose_way(model, name, forward, tokenizer, prompt, dtype, compiled=compiled)
-    return Engine(tokenizer, forward, limit)
+    return Engine(tokenizer, prompted, forward, limit)
 
 
 def _max_tokens(first: Any, name: str, settings: EncoderSettings) -> int:
@@ -118,13 +147,16 @@ def _whole_texts(
     if dtype == torch.float16:
         model.half()
     limit = model.max_seq_length
-    return Engine(_whole, _WholeTextForward(model, prompt or None), limit if isinstance(limit, int) else 0)
+    forward = _WholeTextForward(model, prompt or None)
+    return Engine(
+        _whole, lambda text: Prompted(_whole, Prompt(text, 0)), forward, limit if isinstance(limit, int) else 0
+    )
 
 
 def _whole(texts: Sequence[str]) -> Tokens:
     """Take each text as one sequence; its tokens are not known, and taken for a quarter of its characters."""
     lengths = np.fromiter((len(text) // _CHARACTERS_A_TOKEN + 1 for text in texts), np.int64, len(texts))
-    return Tokens(list(texts), np.arange(len(texts)), lengths, 0)
+    return Tokens(list(texts), np.arange(len(texts)), lengths)
 
 
 class _WholeTextForward:
@@ -135,9 +167,10 @@ class _WholeTextForward:
         self._prompt = prompt
         self.packed = False
 
-    def __call__(self, sequences: Sequence[str]) -> Tensor:
+    def __call__(self, sequences: Sequence[str], prompt: Prompt | None = None) -> Tensor:
+        before = self._prompt if prompt is None else prompt.text or None
         with torch.inference_mode():
-            features = self._model.preprocess(list(sequences), prompt=self._prompt)
+            features = self._model.preprocess(list(sequences), prompt=before)
             sent = {
                 key: value.to(self._model.device) if isinstance(value, Tensor) else value
                 for key, value in features.items()

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from driftline.components.embedding.encoding.linear import LinearLayers
 from driftline.components.embedding.encoding.packed import PACKED, NotPackedError, first_position, pack
+from driftline.components.embedding.encoding.tokens import Prompt
 
 # Packed sequences have a multiple of so many tokens: oneDNN translates its products for each number of rows anew, which
 # takes milliseconds, and keeps a thousand translations, which take a gigabyte.
@@ -49,7 +50,8 @@ class Forward:
 
     Args:
         model: in evaluation mode, on its device, in float32, or wholly in half precision.
-        prompt_length: tokens of the prompt, for models whose pooling leaves it out; None where there is none.
+        prompt_length: tokens of the prompt that the settings name, for models whose pooling leaves it out; None where
+            there is none.
 
     Attributes:
         packed: whether sequences go without padding.
@@ -106,16 +108,23 @@ class Forward:
         if self._layers is not None:
             self._layers.settle()
 
-    def __call__(self, sequences: Sequence[NDArray[np.int64]]) -> Tensor:
-        """Return the vectors of some sequences, (sequences, dimension), in order, on the model's device."""
+    def __call__(self, sequences: Sequence[NDArray[np.int64]], prompt: Prompt | None = None) -> Tensor:
+        """Return the vectors of some sequences, (sequences, dimension), in order, on the model's device.
+
+        Args:
+            sequences: their tokens.
+            prompt: that of all of them, for models whose pooling leaves it out; None for the one that the settings
+                name.
+        """
+        prompt_length = self._prompt_length if prompt is None else prompt.tokens or None
         count = len(sequences)
         features = pack(_filled(sequences), self._first_position) if self.packed else self._padded(sequences)
         if self.device.type == "cuda":
             # From pinned memory the copy runs beside the device's work, and this thread goes on.
             features = {name: _sent(value, self.device) for name, value in features.items()}
         features["modality"] = "text"
-        if self._prompt_length is not None:
-            features["prompt_length"] = self._prompt_length
+        if prompt_length is not None:
+            features["prompt_length"] = prompt_length
         with torch.inference_mode():
             return self._model(features)["sentence_embedding"][:count]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +20,24 @@ _SPARE_WINDOWS: Final = 2
 of the part can differ from the whole text's."""
 
 
+def _no_rows() -> NDArray[np.int64]:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is put before every text.
+
+    Attributes:
+        text: the prompt itself; empty for none.
+        tokens: of a sequence, that are the prompt's and the special ones before it; 0 where there is no prompt, or
+            where they are not known.
+    """
+
+    text: str
+    tokens: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tokens:
     """The token sequences of some texts.
@@ -29,13 +47,18 @@ class Tokens:
             text transformer.)
         texts: the text that each sequence is of, int64, ascending: more than one where long texts are segmented.
         lengths: tokens of each sequence, int64.
-        truncated: texts that were cut.
+        cut: the texts that were cut, int64, ascending.
     """
 
     sequences: list[Any]
     texts: NDArray[np.int64]
     lengths: NDArray[np.int64]
-    truncated: int
+    cut: NDArray[np.int64] = field(default_factory=_no_rows)
+
+    @property
+    def truncated(self) -> int:
+        """How many texts were cut."""
+        return len(self.cut)
 
 
 class TextTokenizer:
@@ -92,13 +115,13 @@ class TextTokenizer:
         """Return the token sequences of some texts."""
         sequences: list[NDArray[np.int64]] = []
         owners: list[int] = []
-        truncated = 0
+        cut: list[int] = []
         for number, encoding in enumerate(self._encoded(texts)):
             if not encoding.overflowing:
                 sequences.append(np.asarray(encoding.ids, np.int64))
                 owners.append(number)
             elif not self._segments:
-                truncated += 1
+                cut.append(number)
                 sequences.append(np.asarray(encoding.ids, np.int64))
                 owners.append(number)
             else:
@@ -106,7 +129,7 @@ class TextTokenizer:
                 sequences.extend(windows)
                 owners.extend([number] * len(windows))
         lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
-        return Tokens(sequences, np.asarray(owners, np.int64), lengths, truncated)
+        return Tokens(sequences, np.asarray(owners, np.int64), lengths, np.asarray(cut, np.int64))
 
     def _encoded(self, texts: Sequence[str]) -> Iterator[Encoding]:
         """Yield each text's encoding; of a long one, that is cut or segmented anyway, only as much as decides it."""

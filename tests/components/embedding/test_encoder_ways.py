@@ -24,6 +24,7 @@ from driftline.components.embedding.encoding import linear, packed, probe
 from driftline.components.embedding.encoding.encoder import Encoder, EncoderSettings, Tuning
 from driftline.components.embedding.encoding.forward import Forward
 from driftline.components.embedding.encoding.linear import can_prepack
+from driftline.components.embedding.encoding.prepared import Prepared
 from driftline.components.errors import DataError, UsageError
 from tests.components.embedding.tiny_models import HIDDEN, MAX_TOKENS, SCRIPTS, save_other
 
@@ -173,9 +174,9 @@ def test_chunks_give_what_they_give_alone_and_wait_to_be_asked_for(full: Path):
     ran: list[int] = []
     plain = encoder._run
 
-    def counted(given: Any, tokens: Any) -> np.ndarray:
-        ran.append(len(given))
-        return plain(given, tokens)
+    def counted(prepared: Prepared) -> np.ndarray:
+        ran.append(len(prepared.texts))
+        return plain(prepared)
 
     def source() -> Iterator[list[str]]:
         for number, chunk in enumerate(chunks):
@@ -228,7 +229,7 @@ def test_a_batch_too_large_for_the_device_runs_in_halves(
     encoder = load(full, Tuning(batch_tokens=1 << 20, streams=1))
     plain = Forward.__call__
 
-    def limited(self: Forward, sequences: Any) -> torch.Tensor:
+    def limited(self: Forward, sequences: Any, prompt: Any = None) -> torch.Tensor:
         if sum(map(len, sequences)) > 300:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return plain(self, sequences)
@@ -246,7 +247,7 @@ def test_warming_up_finds_the_batch_that_fits(full: Path, monkeypatch: pytest.Mo
     ran: list[tuple[int, int]] = []
     plain = Forward.__call__
 
-    def limited(self: Forward, sequences: Any) -> torch.Tensor:
+    def limited(self: Forward, sequences: Any, prompt: Any = None) -> torch.Tensor:
         if sum(map(len, sequences)) > 1500:
             raise torch.OutOfMemoryError("CUDA out of memory")
         ran.append((len(sequences), len(sequences[0])))
@@ -261,7 +262,7 @@ def test_warming_up_finds_the_batch_that_fits(full: Path, monkeypatch: pytest.Mo
 def test_a_text_too_large_for_the_device_alone_is_named(full: Path, monkeypatch: pytest.MonkeyPatch):
     encoder = load(full)
 
-    def limited(self: Forward, sequences: Any) -> torch.Tensor:
+    def limited(self: Forward, sequences: Any, prompt: Any = None) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Forward, "__call__", limited)
@@ -272,7 +273,7 @@ def test_a_text_too_large_for_the_device_alone_is_named(full: Path, monkeypatch:
 def test_another_error_of_the_device_is_not_taken_for_one_of_memory(full: Path, monkeypatch: pytest.MonkeyPatch):
     encoder = load(full)
 
-    def broken(self: Forward, sequences: Any) -> torch.Tensor:
+    def broken(self: Forward, sequences: Any, prompt: Any = None) -> torch.Tensor:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     monkeypatch.setattr(Forward, "__call__", broken)
