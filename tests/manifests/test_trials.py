@@ -1,0 +1,35 @@
+"""The pods' commands, run here as the manifests say: they start, are probed, work, and end when they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.manifests.objects import Object
+from tests.manifests.trials import running, status, trial
+from tests.support import brokers
+from tests.support.datasets import write_embeddings
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[str]:
+    """A broker with the topics that the README names."""
+    with brokers.noida_broker() as address:
+        names = ("texts", "requests", "embeddings", "alerts", "texts.dead-letters", "requests.dead-letters")
+        brokers.create_topics(address, {f"driftline.{name}": 2 for name in names})
+        yield address
+
+
+def test_the_monitor(base: list[Object], broker: str, tmp_path: Path) -> None:
+    reference = write_embeddings(str(tmp_path / "reference"), np.random.default_rng(0).normal(size=(500, 32)))
+    places = {"BOOTSTRAP_SERVERS": broker, "REFERENCE": reference, "STATE": str(tmp_path / "state")}
+    one = trial(base, "monitor", ERT="1000", WINDOW="40", **places)
+    with running(one) as process:
+        assert status(one.probes["liveness"]) == 200
+        assert status(one.probes["liveness"].replace("/livez", "/metrics")) == 200
+    assert process.returncode == 0
