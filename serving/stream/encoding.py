@@ -1,0 +1,98 @@
+"""Texts of a micro-batch to vectors; a text that the model fails on is told apart from a model that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline.components.errors import DriftlineError
+from driftline.serving.errors import PoisonError, UnavailableError
+
+_PROBE: Final = "a text like any other"
+
+# What models and tokenizers raise over a text that they cannot take.
+_MODEL_ERRORS: Final = (DriftlineError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError)
+
+_SHOWN: Final = 60
+
+
+class TextEncoder(Protocol):
+    """What a worker needs of :class:`driftline.components.embedding.encoding.encoder.Encoder`."""
+
+    max_tokens: int
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        """Return something whose ``vectors`` are the texts', (texts, d) float32."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An encoder and what its vectors are of.
+
+    Attributes:
+        encoder: texts to vectors.
+        name: of the model, as in embeddings datasets.
+        revision: of the model's content and of the settings that decide its vectors, as in embeddings datasets.
+    """
+
+    encoder: TextEncoder
+    name: str
+    revision: str
+
+
+def encode_each(encoder: TextEncoder, texts: Sequence[str]) -> list[NDArray[np.float32] | PoisonError]:
+    """Return each text's vector, or why it has none.
+
+    Where the model fails on a batch, the texts that it fails on are searched for by halves: log₂(texts) further calls
+    for each.
+
+    Raises:
+        UnavailableError: the model fails on every text: it is the model, or its device, that is broken.
+    """
+    if not texts:
+        return []
+    try:
+        return list(_vectors(encoder, texts))
+    except _MODEL_ERRORS as error:
+        failure = error
+    _check(encoder, failure)
+    return _by_halves(encoder, texts, failure)
+
+
+def _by_halves(
+    encoder: TextEncoder, texts: Sequence[str], failure: BaseException
+) -> list[NDArray[np.float32] | PoisonError]:
+    if len(texts) == 1:
+        _check(encoder, failure)  # a device may break at any time, and then no text is to blame
+        reason = " ".join(str(failure).split())[:200] or type(failure).__name__
+        return [PoisonError("model", f"text {texts[0][:_SHOWN]!r}: the model fails on it ({reason}); leave it out")]
+    results: list[NDArray[np.float32] | PoisonError] = []
+    middle = len(texts) // 2
+    for half in (texts[:middle], texts[middle:]):
+        try:
+            results += _vectors(encoder, half)
+        except _MODEL_ERRORS as error:
+            results += _by_halves(encoder, half, error)
+    return results
+
+
+def _vectors(encoder: TextEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
+    vectors: NDArray[np.float32] = encoder.encode(texts).vectors
+    if len(vectors) != len(texts):
+        raise ValueError(f"{len(texts)} texts have {len(vectors)} vectors")
+    return vectors
+
+
+def _check(encoder: TextEncoder, failure: BaseException) -> None:
+    try:
+        _vectors(encoder, [_PROBE])
+    except _MODEL_ERRORS as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UnavailableError(
+            f"model: it fails on every text ({reason}); see to the device and the model, then start the worker again"
+        ) from failure

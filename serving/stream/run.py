@@ -1,0 +1,154 @@
+"""A stream worker with everything that it needs: topics, clients, health."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from prometheus_client import CollectorRegistry
+
+from driftline.serving.broker.clients import open_consumer, open_producer
+from driftline.serving.broker.settings import KafkaSettings
+from driftline.serving.errors import UnavailableError
+from driftline.serving.lifecycle import StopSignal
+from driftline.serving.stream.encoding import Model
+from driftline.serving.stream.metrics import StreamMetrics
+from driftline.serving.stream.settings import Assignment, StreamSettings
+from driftline.serving.stream.sinks import TRANSACTION_TIMEOUT_S, CommittingSink, Sink, TransactionalSink
+from driftline.serving.stream.source import Source, leave_group
+from driftline.serving.stream.topics import check_topics
+from driftline.serving.stream.worker import Observer, StreamWorker, results_of
+from driftline.serving.telemetry.health import Health, serving_health
+from driftline.serving.telemetry.tracing import tracing
+
+LOGGER: Final = logging.getLogger(__name__)
+
+NO_HEALTH_PORT: Final = -1
+_AGAIN_S: Final = 1.0
+
+_ASSIGNORS: Final[Mapping[Assignment, Any]] = {
+    "range": RangePartitionAssignor,
+    "cooperative-sticky": CooperativeStickyAssignor,
+}
+
+
+@dataclass(slots=True)
+class _Condition:
+    """How the process is, before there is a worker and while there is one."""
+
+    worker: StreamWorker | None = None
+    doing: str = "starting"
+
+    def live(self) -> str | None:
+        return None if self.worker is None else self.worker.live()
+
+    def ready(self) -> str | None:
+        return self.doing if self.worker is None else self.worker.ready()
+
+
+def run_stream(
+    settings: StreamSettings,
+    kafka: KafkaSettings,
+    load: Callable[[], Model],
+    stop: StopSignal,
+    *,
+    create_topics: bool = False,
+    health_port: int = NO_HEALTH_PORT,
+    environment: Mapping[str, str],
+    observer: Observer | None = None,
+    registry: CollectorRegistry | None = None,
+    told: Callable[[int], None] = lambda port: None,
+) -> None:
+    """Read texts, encode them and write their vectors, until told to end.
+
+    Args:
+        settings: what to read and write.
+        kafka: how to reach the cluster.
+        load: loads the model; called once, when the topics are known to be there.
+        stop: when to end.
+        create_topics: whether output topics that are missing are created.
+        health_port: where `/livez`, `/readyz` and `/metrics` are; 0 for any free port, -1 for nowhere.
+        environment: the process's variables, for traces.
+        observer: sees what has been written; None for nobody.
+        registry: where the metrics go; None for one of this worker alone.
+        told: is given the port.
+
+    Raises:
+        UsageError: a topic is missing.
+        FencedError: another worker has this one's name.
+        UnavailableError: Kafka cannot be reached at the start, or refuses; the model is broken.
+    """
+    registry = registry or CollectorRegistry()
+    metrics, condition = StreamMetrics(registry), _Condition()
+    with ExitStack() as until_end:
+        if health_port != NO_HEALTH_PORT:
+            health = Health(condition.live, condition.ready)
+            told(until_end.enter_context(serving_health(health_port, health, registry)))
+        condition.doing = "looking for the topics"
+        targets = [settings.output, settings.dead_letters]
+        check_topics(kafka, settings.source, targets, create=create_topics)
+        condition.doing = "loading the model"
+        model = load()
+        sink = _sink(settings, kafka, model)
+        until_end.callback(sink.close)
+        spans = until_end.enter_context(tracing("driftline-stream", environment))
+        worker = StreamWorker(settings, model, sink, metrics, tracing=spans, observer=observer)
+        # What an earlier process of this name left open is aborted before its offsets are asked for.
+        condition.doing = "waiting for the broker"
+        _patiently(sink.start, stop)
+        if stop.is_set:
+            return
+        consumer = _patiently(lambda: _consumer(settings, kafka), stop)
+        if consumer is None:
+            return
+        source = Source(consumer, settings.source, worker.revoked)
+        condition.worker = worker
+        LOGGER.info(
+            "%s → %s by %s (%s), %s, as %s of group %s",
+            settings.source, settings.output, model.name, model.revision, settings.delivery, settings.instance_id,
+            settings.group,
+        )  # fmt: skip
+        try:
+            worker.run(source, stop)
+        finally:
+            source.close()
+            sink.close()
+        if not settings.stay:
+            leave_group(kafka, settings.group, settings.instance_id)
+
+
+def _patiently(open_client: Callable[[], Any], stop: StopSignal) -> Any:
+    """Open a client, however long the broker is away: it was there a moment ago."""
+    while not stop.is_set:
+        try:
+            return open_client()
+        except UnavailableError as error:
+            LOGGER.warning("%s; trying again", error)
+            stop.wait(_AGAIN_S)
+    return None
+
+
+def _sink(settings: StreamSettings, kafka: KafkaSettings, model: Model) -> Sink:
+    too_large = results_of(settings, model).too_large
+    if settings.delivery == "at-least-once":
+        return CommittingSink(lambda: open_producer(kafka), too_large)
+    name = settings.transactional_id
+    timeout_ms = int(TRANSACTION_TIMEOUT_S * 1000)
+    return TransactionalSink(
+        lambda: open_producer(kafka, transactional_id=name, transaction_timeout_ms=timeout_ms), too_large
+    )
+
+
+def _consumer(settings: StreamSettings, kafka: KafkaSettings) -> Any:
+    return open_consumer(
+        kafka,
+        group=settings.group,
+        instance_id=settings.instance_id,
+        partition_assignment_strategy=[_ASSIGNORS[settings.assignment]],
+        max_poll_records=settings.batch.records,
+    )
