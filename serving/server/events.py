@@ -118,7 +118,7 @@ class EventHandler:
         if self._sink is not None:
             raise RequestError(
                 HTTPStatus.UNPROCESSABLE_ENTITY,
-                f'the event has "{INSTANCES}", several texts under one key; where results go to a topic, send one text '
+                f"the event has '{INSTANCES}', several texts under one key; where results go to a topic, send one text "
                 "an event",
             )
         answer = await predictions(self._service, model.name, body, expires)

@@ -23,7 +23,7 @@ def read_instances(service: EmbeddingService, body: Mapping[str, Any]) -> tuple[
     """
     if INSTANCES not in body:
         raise RequestError(
-            HTTPStatus.BAD_REQUEST, 'the body has no "instances"; expected {"instances": ["a text", {"text": "…"}, …]}'
+            HTTPStatus.BAD_REQUEST, "the body has no 'instances'; expected {'instances': ['a text', {'text': '…'}, …]}"
         )
     instances = body[INSTANCES]
     if not isinstance(instances, list):
@@ -33,13 +33,13 @@ def read_instances(service: EmbeddingService, body: Mapping[str, Any]) -> tuple[
         if isinstance(instance, dict):
             fields = cast("dict[str, object]", instance)
             if "text" not in fields:
-                raise RequestError(HTTPStatus.BAD_REQUEST, f'{INSTANCES}[{number}]: the object has no "text"')
+                raise RequestError(HTTPStatus.BAD_REQUEST, f"{INSTANCES}[{number}]: the object has no 'text'")
             texts.append(fields["text"])
         elif isinstance(instance, str):
             texts.append(instance)
         else:
             raise RequestError(
-                HTTPStatus.BAD_REQUEST, f'{INSTANCES}[{number}]: expected a text, or an object with "text"'
+                HTTPStatus.BAD_REQUEST, f"{INSTANCES}[{number}]: expected a text, or an object with 'text'"
             )
     return service.check_texts(INSTANCES, texts), read_options("parameters", body.get("parameters"))
 
