@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from tests.manifests.objects import Object
-from tests.manifests.trials import running, status, trial
+from tests.manifests.trials import embedded, running, send_texts, status, trial
 from tests.support import brokers
 from tests.support.datasets import write_embeddings
+
+TEXTS = {"a": "An honest film, and a long one.", "b": "A dog that talks.", "c": "Rain."}
 
 pytestmark = pytest.mark.slow
 
@@ -25,10 +27,19 @@ def broker() -> Iterator[str]:
         yield address
 
 
+def test_the_stream_worker(base: list[Object], broker: str, model_folder: Path) -> None:
+    one = trial(base, "stream", BOOTSTRAP_SERVERS=broker, MODEL=str(model_folder))
+    with running(one) as process:
+        assert status(one.probes["liveness"]) == 200
+        send_texts(broker, TEXTS)
+        assert {one.text for one in embedded(broker, TEXTS).values()} == {*TEXTS.values()}
+    assert process.returncode == 0
+
+
 def test_the_monitor(base: list[Object], broker: str, tmp_path: Path) -> None:
-    reference = write_embeddings(str(tmp_path / "reference"), np.random.default_rng(0).normal(size=(500, 32)))
+    reference = write_embeddings(str(tmp_path / "reference"), np.random.default_rng(0).normal(size=(1200, 32)))
     places = {"BOOTSTRAP_SERVERS": broker, "REFERENCE": reference, "STATE": str(tmp_path / "state")}
-    one = trial(base, "monitor", ERT="1000", WINDOW="40", **places)
+    one = trial(base, "monitor", ERT="1000", FEATURES="16", **places)
     with running(one) as process:
         assert status(one.probes["liveness"]) == 200
         assert status(one.probes["liveness"].replace("/livez", "/metrics")) == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -10,11 +11,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from driftline.serving.records.embeddings import EmbeddedText, read_embedding
 from tests.manifests.objects import Object, environment, pod_of
+from tests.support import brokers
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 300.0
@@ -109,3 +112,23 @@ def running(one: Trial) -> Generator[subprocess.Popen[bytes]]:
     finally:
         process.kill()
         process.wait()
+
+
+def send_texts(bootstrap: str, texts: Mapping[str, str]) -> None:
+    """Send texts, by id, to the topic that the stream worker reads."""
+    records = [(key.encode(), json.dumps({"text": text}).encode(), ()) for key, text in texts.items()]
+    brokers.produce(bootstrap, "driftline.texts", records)
+
+
+def embedded(bootstrap: str, ids: Collection[str]) -> dict[str, EmbeddedText]:
+    """What the topic of embeddings has of these ids, once it has all of them."""
+    found: dict[str, EmbeddedText] = {}
+
+    def all_there() -> bool:
+        records = brokers.read_topic(bootstrap, "driftline.embeddings")
+        values = [read_embedding(record.value) for record in records if record.value is not None]
+        found.update({one.id: one for one in values if one.id in ids})
+        return found.keys() == set(ids)
+
+    brokers.eventually(all_there)
+    return found
