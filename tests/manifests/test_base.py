@@ -92,7 +92,7 @@ class TestWorkers:
     ) -> None:
         container = pod_of(base, component).container
         assert container["ports"] == [{"name": "metrics", "containerPort": 8082}]
-        assert container["args"] == [component, "--health-port=8082"]
+        assert container["args"][:2] == [component, "--health-port=8082"]
         service = named(base, "Service", f"driftline-{component}")["spec"]
         assert [port["name"] for port in service["ports"]] == ["metrics"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.manifests.objects import Object
-from tests.manifests.trials import embedded, running, send_texts, status, trial
+from tests.manifests.trials import archived, embedded, running, send_embeddings, send_texts, status, trial
 from tests.support import brokers
 from tests.support.datasets import write_embeddings
 
@@ -34,6 +34,18 @@ def test_the_stream_worker(base: list[Object], broker: str, model_folder: Path) 
         send_texts(broker, TEXTS)
         assert {one.text for one in embedded(broker, TEXTS).values()} == {*TEXTS.values()}
     assert process.returncode == 0
+
+
+def test_the_archive(base: list[Object], broker: str, tmp_path: Path) -> None:
+    out, index = tmp_path / "archive", tmp_path / "index"
+    one = trial(base, "archive", BOOTSTRAP_SERVERS=broker, OUT=str(out), MAX_DELAY="0.1")
+    one.arguments.append(f"--index-dir={index}")
+    with running(one) as process:
+        assert status(one.probes["liveness"]) == 200
+        send_embeddings(broker, TEXTS)
+        brokers.eventually(lambda: archived(out).items() >= TEXTS.items())
+    assert process.returncode == 0
+    assert [*index.iterdir()]
 
 
 def test_the_monitor(base: list[Object], broker: str, tmp_path: Path) -> None:

@@ -14,8 +14,12 @@ import urllib.request
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from driftline.serving.records.embeddings import EmbeddedText, read_embedding
+import numpy as np
+import pyarrow.parquet as pq
+
+from driftline.serving.records.embeddings import EmbeddedText, read_embedding, write_embedding
 from tests.manifests.objects import Object, environment, pod_of
 from tests.support import brokers
 
@@ -132,3 +136,16 @@ def embedded(bootstrap: str, ids: Collection[str]) -> dict[str, EmbeddedText]:
 
     brokers.eventually(all_there)
     return found
+
+
+def send_embeddings(bootstrap: str, texts: Mapping[str, str]) -> None:
+    """Send embeddings of texts, by id, to the topic that the archive and the monitor read."""
+    vector = np.ones(4, np.float32)
+    values = {key: write_embedding(EmbeddedText(key, "model", "1", vector, text)) for key, text in texts.items()}
+    brokers.produce(bootstrap, "driftline.embeddings", [(key.encode(), value, ()) for key, value in values.items()])
+
+
+def archived(folder: Path) -> dict[str, str]:
+    """The texts that an archive's files hold, by id."""
+    rows = [row for file in folder.rglob("part-*.parquet") for row in pq.read_table(file).to_pylist()]
+    return {row["id"]: row["text"] for row in rows}
