@@ -12,13 +12,15 @@ from urllib.request import Request, urlopen
 
 from kafka.errors import KafkaError
 
-from driftline.serving.broker.clients import brokers, open_producer
+from driftline.components.errors import UsageError
+from driftline.serving.broker.clients import brokers, open_admin, open_producer
 from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import UnavailableError
 from driftline.serving.monitor.alerts import Delivery, binary_event
 from driftline.serving.monitor.settings import RunSettings
 
-_ACKNOWLEDGED_S: Final = 20.0  # all replicas have it within milliseconds, or a new leader is sought
+_REQUEST_S: Final = 8.0  # all replicas have it within milliseconds, unless a leader has gone
+_ACKNOWLEDGED_S: Final = 20.0  # time to find a new leader; the stream waits meanwhile
 _ANSWER_S: Final = 10.0  # the API server asks its database; the stream waits meanwhile
 _SHOWN: Final = 300
 
@@ -37,14 +39,19 @@ class AlertsTopic:
             topic: where alerts go.
 
         Raises:
-            UnavailableError: no broker answers, or the topic is not there.
+            UsageError: the topic is not there.
+            UnavailableError: no broker answers, or refuses.
         """
         self._kafka = kafka
         self._topic = topic
-        self._producer = open_producer(kafka, delivery_timeout_ms=round(_ACKNOWLEDGED_S * 1000))
-        if not self._producer.partitions_for(topic):
-            self._producer.close()
-            raise UnavailableError(f"topic {topic} at {brokers(kafka)}: is not there; create it, or check the name")
+        self._check()
+        # A record that is given up here is not sent later either, when it is given to another `send`.
+        self._producer = open_producer(
+            kafka,
+            request_timeout_ms=round(_REQUEST_S * 1000),
+            delivery_timeout_ms=round(_ACKNOWLEDGED_S * 1000),
+            max_block_ms=round(_REQUEST_S * 1000),
+        )
 
     def deliver(self, delivery: Delivery) -> None:
         """Produce an alert, and return when all replicas have it."""
@@ -52,14 +59,30 @@ class AlertsTopic:
         key = str(delivery.content["subject"]).encode()
         try:
             sent = self._producer.send(self._topic, key=key, value=value, headers=[*headers])
-            sent.get(timeout=_ACKNOWLEDGED_S)
+            sent.get(timeout=_ACKNOWLEDGED_S + _REQUEST_S)
         except KafkaError as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UnavailableError(f"topic {self._topic} at {brokers(self._kafka)}: {reason}") from error
+            raise self._unavailable(error) from error
 
     def close(self) -> None:
         """End the connection."""
         self._producer.close()
+
+    def _check(self) -> None:
+        admin: Any = open_admin(self._kafka)
+        try:
+            (found,) = admin.describe_topics([self._topic])
+        except KafkaError as error:
+            raise self._unavailable(error) from error
+        finally:
+            admin.close()
+        if found["error_code"]:
+            raise UsageError(
+                f"alerts-topic {self._topic}: is not at {brokers(self._kafka)}; create it, or check the name"
+            )
+
+    def _unavailable(self, error: KafkaError) -> UnavailableError:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return UnavailableError(f"topic {self._topic} at {brokers(self._kafka)}: {reason}")
 
 
 class KubeflowRuns:

@@ -6,14 +6,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
 class MonitorMetrics:
-    """A monitor's metrics, in a registry of its own.
+    """A monitor's metrics; what each one says stands beside it."""
 
-    Attributes:
-        registry: where they are.
-    """
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Make them.
 
-    def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
+        Args:
+            registry: where; a stream worker's own where the monitor is in the worker.
+        """
         self.score = Gauge(
             "driftline_monitor_score",
             "Unbiased MMD² between the reference and the window; 0 without drift",

@@ -158,7 +158,8 @@ class Monitor:
                 fit.append((number, record, record.embedded))
         if not fit:
             return {}
-        vectors = self._baseline.project(np.stack([embedded.vector for _, _, embedded in fit])).astype(np.float32)
+        with np.errstate(over="ignore"):  # the detector refuses what is too long
+            vectors = self._baseline.project(np.stack([embedded.vector for _, _, embedded in fit])).astype(np.float32)
         return {
             number: RecentRecord(embedded.id, self._kept(embedded), record.source, record.at.timestamp_ms, vector)
             for (number, record, embedded), vector in zip(fit, vectors, strict=True)

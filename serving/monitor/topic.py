@@ -14,6 +14,7 @@ from kafka.errors import (
 )
 from kafka.structs import TopicPartition
 
+from driftline.components.errors import UsageError
 from driftline.components.steps import LOGGER
 from driftline.serving.broker.clients import brokers, open_consumer, record_of
 from driftline.serving.broker.settings import KafkaSettings
@@ -58,7 +59,8 @@ class EmbeddingsTopic:
             clock: seconds, monotonic.
 
         Raises:
-            UnavailableError: no broker answers, or the topic is not there.
+            UsageError: the topic is not there.
+            UnavailableError: no broker answers.
         """
         self._kafka = kafka
         self._topic = topic
@@ -73,9 +75,9 @@ class EmbeddingsTopic:
         try:
             numbers = self._consumer.partitions_for_topic(topic)
             if not numbers:
-                raise UnavailableError(
-                    f"topic {topic} at {brokers(kafka)}: is not there; check the name, or create it and start the "
-                    "stream worker"
+                raise UsageError(
+                    f"topic {topic}: is not at {brokers(kafka)}; name the topic that the stream worker writes, or "
+                    "create it"
                 )
             partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
             self._consumer.assign(partitions)

@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from prometheus_client import CollectorRegistry
+
 from driftline.components.steps import LOGGER
 from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.lifecycle import StopSignal
@@ -67,11 +69,12 @@ def run(
         DriftlineError: the reference or the state is not as expected, Kafka cannot be reached at the start or refuses,
             or another monitor writes the same state.
     """
-    metrics, condition = MonitorMetrics(), _Condition()
+    registry, condition = CollectorRegistry(), _Condition()
+    metrics = MonitorMetrics(registry)
     health = Health(condition.live, condition.ready)
     with ExitStack() as open_until_end:
         if health_port != NO_HEALTH_PORT:
-            told(open_until_end.enter_context(serving_health(health_port, health, metrics.registry)))
+            told(open_until_end.enter_context(serving_health(health_port, health, registry)))
         condition.doing = "calibrating the threshold"
         baseline = stored_baseline(settings.reference, settings.state)
         condition.doing = "finding the topic"

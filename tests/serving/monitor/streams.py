@@ -19,8 +19,8 @@ from tests.support.datasets import write_embeddings
 
 TOPIC = "embeddings"
 DIMENSION = 16
-SMALL = OnlineSettings(ert=50_000, window=100, steps=10, features=64)
-_CENTRES = np.random.default_rng(0).normal(size=(4, DIMENSION))
+SMALL = OnlineSettings(ert=6_000, window=100, steps=10, features=32)
+CENTRES = np.random.default_rng(0).normal(size=(4, DIMENSION))
 
 
 def vectors(rows: int, seed: int, *, shift_at: int | None = None) -> NDArray[np.float32]:
@@ -29,7 +29,7 @@ def vectors(rows: int, seed: int, *, shift_at: int | None = None) -> NDArray[np.
     topic = rng.integers(4, size=rows)
     if shift_at is not None:
         topic[shift_at:] %= 2
-    return (_CENTRES[topic] + 0.5 * rng.normal(size=(rows, DIMENSION))).astype(np.float32)
+    return (CENTRES[topic] + 0.5 * rng.normal(size=(rows, DIMENSION))).astype(np.float32)
 
 
 def reference(folder: Path | str, rows: int = 4000, **changes: str) -> str:
