@@ -29,16 +29,19 @@ Rows = npt.NDArray[np.int64]
 _SCHEMA = pa.schema([pa.field("shard", pa.string(), nullable=False), pa.field("row", pa.int64(), nullable=False)])
 
 
-def write_deletes(folder: str, rows: Mapping[str, Rows]) -> Shard:
+def write_deletes(folder: str, rows: Mapping[str, Rows], *, word: str = "") -> Shard:
     """Write which rows of which shards to leave out; the manifest's `deletes` is what this returns.
 
-    The file's name, `deletes-<16 hexadecimal digits>.parquet`, comes from the rows, so that to write the same again
-    changes nothing, and other deletes, of a manifest that is there, stay as they are. Memory: some 20 bytes a row.
+    The file's name, `deletes-<16 hexadecimal digits>.parquet`, comes from the rows and `word`, so that to write the
+    same again changes nothing, and other deletes, of a manifest that is there, stay as they are. Memory: some 20
+    bytes a row.
 
     Args:
         folder: The dataset's folder.
         rows: For each shard's name the rows within it, from 0, int64, in any order; a row that is there twice counts
             once.
+        word: Sets the file apart from that of others who leave out the same rows, so that one can be removed while
+            the other is in use.
 
     Returns:
         The file, with its rows, size and checksum.
@@ -52,7 +55,7 @@ def write_deletes(folder: str, rows: Mapping[str, Rows]) -> Shard:
     given = {name: numbers for name, numbers in sorted_rows.items() if numbers.size}
     if not given:
         raise UsageError(f"{folder}: there are no rows to leave out; give the manifest no deletes")
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(word.encode())
     for name, numbers in given.items():
         digest.update(f"{name}\n{len(numbers)}\n".encode())
         digest.update(numbers.astype("<i8").tobytes())

@@ -103,7 +103,7 @@ def joined_manifest(folder: str, selectors: Sequence[Selector] = ()) -> JoinedMa
         DataError: A manifest is damaged, or the datasets differ in their model or columns.
         StorageError: One cannot be read.
     """
-    names = [name for name in _dataset_folders(folder) if _wanted(name, selectors)]
+    names = [name for name in dataset_folders(folder) if _wanted(name, selectors)]
     if not names:
         return None
     with ThreadPoolExecutor(_READERS) as pool:
@@ -127,8 +127,12 @@ def joined_deletes(folder: str, manifest: Manifest) -> dict[str, npt.NDArray[np.
         }
 
 
-def _dataset_folders(folder: str) -> list[str]:
-    """Return the folders below this one, relative to it, that hold a dataset and say what each level is."""
+def dataset_folders(folder: str) -> list[str]:
+    """Return the folders below this one, relative to it, that hold a dataset and say what each level is; sorted.
+
+    Raises:
+        StorageError: They cannot be listed.
+    """
     base = PurePosixPath(store.join(folder))  # a listing need not spell the folder as the user did
     names: list[str] = []
     for info in store.list_files(folder):

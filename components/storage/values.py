@@ -8,16 +8,22 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from driftline.components.errors import DataError
-from driftline.components.storage.store import read_bytes, write_bytes
+from driftline.components.storage.store import ANY, Over, read_bytes, write_bytes
 
 T = TypeVar("T")
 
 
-def write_value(uri: str, value: object) -> None:
+def write_value(uri: str, value: object, *, over: Over = ANY) -> None:
     """Write a dataclass as JSON, whole or not at all. Floats survive the round trip bit for bit.
+
+    Args:
+        uri: the file.
+        value: the dataclass.
+        over: what it may replace, as of `store.create`.
 
     Raises:
         DataError: a number is NaN or infinite, or a string is not Unicode; neither is JSON.
+        StorageConflict: something else is there than `over` says.
         StorageError: the file could not be written.
     """
     try:
@@ -28,7 +34,7 @@ def write_value(uri: str, value: object) -> None:
             f"{uri}: the {type(value).__name__} to write is not JSON ({error}); look for NaN or damaged text in "
             "the input"
         ) from error
-    write_bytes(uri, content)
+    write_bytes(uri, content, over=over)
 
 
 def read_value(uri: str, kind: type[T]) -> T:

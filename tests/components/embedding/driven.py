@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -42,10 +43,16 @@ class Driver:
 def task_driver(folder: Path) -> Iterator[Driver]:
     """Run the program."""
     errors = folder / "driver-errors.txt"
+    environment = {**os.environ, "PYTHONPATH": str(DRIVER.parents[3])}
     with (
         errors.open("w") as stderr,
         subprocess.Popen(
-            [sys.executable, str(DRIVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+            [sys.executable, str(DRIVER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=environment,
         ) as process,
     ):
         try:

@@ -20,7 +20,7 @@ import queue
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,8 @@ from driftline.components.embedding.backfill import deduplication
 from driftline.components.embedding.encoding.encoder import Encoder, Encoding
 from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.errors import DriftlineError
-from driftline.components.storage import gcs, local
 from driftline.components.storage.texts import TextColumns
-
-_WRITES = ("create", "remove", "remove_tree")
+from tests.support.dying import die_at
 
 
 def run(request: dict[str, Any]) -> None:
@@ -40,7 +38,7 @@ def run(request: dict[str, Any]) -> None:
     deduplication.CHUNK_TEXTS = request.get("chunk_texts", deduplication.CHUNK_TEXTS)  # pyright: ignore
     _log_chunks(Path(request["log"]), request.get("chunk_s", 0.0), request.get("stop_at"))
     if "die_at" in request:
-        _die_at(request["die_at"])
+        die_at(request["die_at"])
     for name, arguments in request["steps"]:
         if name == "plan":
             arguments |= {"columns": TextColumns(), "encoder": EncoderSettings()}
@@ -85,46 +83,6 @@ def _log_chunks(log: Path, chunk_s: float, stop_at: int | None) -> None:
                 begin(digest)
 
     Encoder.encode_chunks = logged  # pyright: ignore
-
-
-def _die_at(operation: int) -> None:
-    """Kill this process just before or just after its n-th change of a store, by turns."""
-    done = 0
-
-    def counted(method: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            result = method(*args, **kwargs)
-            return _Dying(result, count) if hasattr(result, "__enter__") else count(result)
-
-        return wrapped
-
-    def count(result: Any = None) -> Any:
-        nonlocal done
-        done += 1
-        if done == operation:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    for store in (local.LocalStore, gcs.GcsStore):
-        for name in _WRITES:
-            setattr(store, name, counted(getattr(store, name)))
-
-
-class _Dying:
-    """A file being created: counts before it becomes visible, and after."""
-
-    def __init__(self, inner: Any, count: Callable[[], Any]) -> None:
-        self._inner = inner
-        self._count = count
-
-    def __enter__(self) -> Any:
-        return self._inner.__enter__()
-
-    def __exit__(self, *error: Any) -> Any:
-        self._count()
-        result = self._inner.__exit__(*error)
-        self._count()
-        return result
 
 
 def wait(pid: int, request: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,112 @@
+"""Small files of one partition and hour become one large file, without the rows that readers leave out."""
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow ships no types)
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from driftline.components.storage.dataset import EmbeddingsDataset, write_shard
+from driftline.components.storage.manifest import Manifest, Shard
+from driftline.serving.archive.hours import with_shards
+from driftline.serving.archive.layout import FileName
+from driftline.serving.archive.rows import live_rows
+
+Rows = NDArray[np.int64]
+_NONE: Rows = np.empty(0, np.int64)
+
+
+@dataclass(slots=True)
+class Merger:
+    """Neighbouring files that one file can stand for.
+
+    Attributes:
+        files: names and shards, by ascending offsets.
+        live: rows of them that readers see.
+        bytes: of the files together.
+        deleted: rows of them that readers do not see.
+    """
+
+    files: list[tuple[FileName, Shard]] = field(default_factory=list[tuple[FileName, Shard]])
+    live: int = 0
+    bytes: int = 0
+    deleted: int = 0
+
+    @property
+    def is_useful(self) -> bool:
+        """Whether there is anything to merge, or to take out."""
+        return len(self.files) > 1 or self.deleted > 0
+
+
+def mergers(
+    files: Sequence[tuple[FileName, Shard]], deletes: Mapping[str, Rows], rows: int, max_bytes: int
+) -> list[Merger]:
+    """Return which neighbouring files to merge.
+
+    Args:
+        files: one partition's files in one place, by ascending offsets.
+        deletes: rows of each that readers leave out.
+        rows: of a merged file at most, where its first file does not have more by itself.
+        max_bytes: of the files that are merged into one, likewise.
+    """
+    found: list[Merger] = []
+    for name, shard in files:
+        deleted = len(deletes.get(shard.name, _NONE))
+        live = shard.rows - deleted
+        last = found[-1] if found else None
+        if last is None or last.live + live > rows or last.bytes + shard.bytes > max_bytes:
+            last = Merger()
+            found.append(last)
+        last.files.append((name, shard))
+        last.live += live
+        last.bytes += shard.bytes
+        last.deleted += deleted
+    return [merger for merger in found if merger.is_useful]
+
+
+def merge(
+    folder: str, manifest: Manifest, deletes: Mapping[str, Rows], merger: Merger, commit: int, key: str
+) -> Shard | None:
+    """Write the file that stands for others; None where none of their rows is seen.
+
+    The files are compared with their checksums as they are read. Memory: what is read ahead, and two row groups.
+
+    Args:
+        folder: of the place.
+        manifest: of the place.
+        deletes: rows of each shard that readers leave out.
+        merger: the files.
+        commit: number of the commit that the file is for.
+        key: identity of the rows' origin.
+
+    Raises:
+        DataError: a file is missing or damaged.
+        StorageError: one cannot be read, or the new one not written.
+    """
+    if not merger.live:
+        return None
+    shards = [shard for _, shard in merger.files]
+    first, last = merger.files[0][0], merger.files[-1][0]
+    name = FileName(first.topic, first.partition, first.first, last.last, commit)
+    dataset = EmbeddingsDataset(folder, with_shards(manifest, shards))
+    return write_shard(
+        folder,
+        str(name),
+        _batches(dataset, live_rows(shards, deletes)),
+        dimension=manifest.dimension,
+        dtype=manifest.dtype,
+        key=key,
+    )
+
+
+def _batches(dataset: EmbeddingsDataset, rows: Rows) -> Iterator[pa.RecordBatch]:
+    columns = ("id", "embedding", *dataset.manifest.columns)
+    for batch in dataset.batches(columns, rows):
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(batch.embeddings.ravel()), dataset.dimension)
+        yield from batch.table.append_column("embedding", vectors).combine_chunks().to_batches()
