@@ -1,0 +1,1 @@
+"""Dynamic batching: texts of many requests through one encoder, in batches bounded by tokens."""
