@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from driftline.components import images
-from driftline.components.embedding.encoding.encoder import Encoder
 from tests.images.containers import ROOT, Container, built
-from tests.manifests.objects import BASE, build, environment, pod_of
+from tests.manifests import trials
+from tests.manifests.objects import BASE, Object, build
+from tests.manifests.trials import TEXTS, await_ready, trial
 from tests.support import brokers
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(3600)]
 
-TEXTS = ["An honest film, and a long one.", "A dog that talks.", "Rain."]
 MODEL = "/models/demo"
 
 
@@ -69,17 +67,64 @@ class TestEveryImage:
         assert set(done.stdout.split()) - {"/var/tmp", "/run/lock"} == {"/home/driftline", "/tmp"}
 
 
+@pytest.fixture(scope="module")
+def objects() -> list[Object]:
+    return build(BASE)
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[str]:
+    with trials.readme_broker() as address:
+        yield address
+
+
 @embed
 class TestEmbedImage:
-    """The commands, as the pods run them: with the manifests' arguments and environment, on CPU, at a broker of ours."""
-
-    @pytest.fixture(scope="class")
-    def broker(self) -> Iterator[str]:
-        with brokers.noida_broker() as address:
-            yield address
+    """The streaming side's commands with the manifests' arguments, environment and probes, on a CPU."""
 
     @pytest.mark.parametrize("command", ["", "serve", "stream", "archive", "monitor", "dead-letters"])
     def test_its_commands_say_what_they_take(self, container: Container, command: str) -> None:
         done = container.python("-m", "driftline.serving", *command.split(), "--help")
         assert done.returncode == 0, done.stderr
-        assert "Usage: driftline " + command in done.stdout
+        assert f"Usage: driftline {command}".strip() in done.stdout
+
+    def test_the_server(self, container: Container, objects: list[Object], broker: str, model_folder: Path) -> None:
+        one = trial(objects, "serve", BOOTSTRAP_SERVERS=broker, MODEL=f"embed={MODEL}")
+        with container.running(one.arguments, one.environment, {model_folder: MODEL}) as process:
+            await_ready(process, one)
+            trials.send_events(one, objects, TEXTS)
+            seen = trials.embedded(broker, TEXTS)
+        assert process.returncode == 0
+        trials.assert_vectors_of(model_folder, seen)
+
+    def test_the_stream_worker(
+        self, container: Container, objects: list[Object], broker: str, model_folder: Path
+    ) -> None:
+        texts = {f"streamed-{key}": text for key, text in TEXTS.items()}
+        one = trial(objects, "stream", BOOTSTRAP_SERVERS=broker, MODEL=MODEL)
+        with container.running(one.arguments, one.environment, {model_folder: MODEL}) as process:
+            await_ready(process, one)
+            trials.send_texts(broker, texts)
+            seen = trials.embedded(broker, texts)
+        assert process.returncode == 0
+        trials.assert_vectors_of(model_folder, seen)
+
+    def test_the_archive(self, container: Container, objects: list[Object], broker: str, tmp_path: Path) -> None:
+        texts = {f"archived-{key}": text for key, text in TEXTS.items()}
+        tmp_path.chmod(0o777)  # a volume that the image's user may write to
+        one = trial(objects, "archive", BOOTSTRAP_SERVERS=broker, OUT="/archive", MAX_DELAY="0.1")
+        arguments = [*one.arguments, "--index-dir=/tmp/index"]
+        with container.running(arguments, one.environment, {tmp_path: "/archive"}) as process:
+            await_ready(process, one)
+            trials.send_embeddings(broker, texts)
+            brokers.eventually(lambda: trials.archived(tmp_path).items() >= texts.items())
+        assert process.returncode == 0
+
+    def test_the_monitor(self, container: Container, objects: list[Object], broker: str, tmp_path: Path) -> None:
+        trials.write_reference(tmp_path / "reference")
+        tmp_path.chmod(0o777)
+        places = {"REFERENCE": "/places/reference", "STATE": "/places/state"}
+        one = trial(objects, "monitor", BOOTSTRAP_SERVERS=broker, **trials.QUICK_MONITOR, **places)
+        with container.running(one.arguments, one.environment, {tmp_path: "/places"}) as process:
+            await_ready(process, one)
+        assert process.returncode == 0

@@ -75,7 +75,11 @@ def test_the_root_lock_leaves_the_cuda_libraries_to_torch() -> None:
 @pytest.mark.parametrize(
     ("path", "present", "absent"),
     [
-        ("images/embed/requirements.lock", {"torch", "nvidia-cudnn-cu13", "kserve", "kfp"}, {"jax-cuda12-plugin", "pytest"}),
+        (
+            "images/embed/requirements.lock",
+            {"torch", "nvidia-cudnn-cu13", "kserve", "kfp"},
+            {"jax-cuda12-plugin", "pytest"},
+        ),
         ("images/kernels/requirements.lock", {"jax-cuda12-plugin", "nvidia-cudnn-cu12", "kfp"}, {"torch", "pytest"}),
     ],
 )

@@ -5,53 +5,59 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from tests.manifests import trials
 from tests.manifests.objects import Object
-from tests.manifests.trials import archived, embedded, running, send_embeddings, send_texts, status, trial
+from tests.manifests.trials import TEXTS, running, status, trial
 from tests.support import brokers
-from tests.support.datasets import write_embeddings
-
-TEXTS = {"a": "An honest film, and a long one.", "b": "A dog that talks.", "c": "Rain."}
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[str]:
-    """A broker with the topics that the README names."""
-    with brokers.noida_broker() as address:
-        names = ("texts", "requests", "embeddings", "alerts", "texts.dead-letters", "requests.dead-letters")
-        brokers.create_topics(address, {f"driftline.{name}": 2 for name in names})
+    with trials.readme_broker() as address:
         yield address
 
 
+def test_the_server(base: list[Object], broker: str, model_folder: Path) -> None:
+    one = trial(base, "serve", BOOTSTRAP_SERVERS=broker, MODEL=f"embed={model_folder}")
+    with running(one) as process:
+        assert status(one.probes["liveness"]) == 200
+        trials.send_events(one, base, TEXTS)
+        seen = trials.embedded(broker, TEXTS)
+    assert process.returncode == 0
+    trials.assert_vectors_of(model_folder, seen)
+
+
 def test_the_stream_worker(base: list[Object], broker: str, model_folder: Path) -> None:
+    texts = {f"streamed-{key}": text for key, text in TEXTS.items()}
     one = trial(base, "stream", BOOTSTRAP_SERVERS=broker, MODEL=str(model_folder))
     with running(one) as process:
         assert status(one.probes["liveness"]) == 200
-        send_texts(broker, TEXTS)
-        assert {one.text for one in embedded(broker, TEXTS).values()} == {*TEXTS.values()}
+        trials.send_texts(broker, texts)
+        seen = trials.embedded(broker, texts)
     assert process.returncode == 0
+    trials.assert_vectors_of(model_folder, seen)
 
 
 def test_the_archive(base: list[Object], broker: str, tmp_path: Path) -> None:
+    texts = {f"archived-{key}": text for key, text in TEXTS.items()}
     out, index = tmp_path / "archive", tmp_path / "index"
     one = trial(base, "archive", BOOTSTRAP_SERVERS=broker, OUT=str(out), MAX_DELAY="0.1")
     one.arguments.append(f"--index-dir={index}")
     with running(one) as process:
         assert status(one.probes["liveness"]) == 200
-        send_embeddings(broker, TEXTS)
-        brokers.eventually(lambda: archived(out).items() >= TEXTS.items())
+        trials.send_embeddings(broker, texts)
+        brokers.eventually(lambda: trials.archived(out).items() >= texts.items())
     assert process.returncode == 0
     assert [*index.iterdir()]
 
 
 def test_the_monitor(base: list[Object], broker: str, tmp_path: Path) -> None:
-    reference = write_embeddings(str(tmp_path / "reference"), np.random.default_rng(0).normal(size=(1200, 32)))
-    places = {"BOOTSTRAP_SERVERS": broker, "REFERENCE": reference, "STATE": str(tmp_path / "state")}
-    one = trial(base, "monitor", ERT="1000", FEATURES="16", **places)
+    places = {"REFERENCE": trials.write_reference(tmp_path / "reference"), "STATE": str(tmp_path / "state")}
+    one = trial(base, "monitor", BOOTSTRAP_SERVERS=broker, **trials.QUICK_MONITOR, **places)
     with running(one) as process:
         assert status(one.probes["liveness"]) == 200
         assert status(one.probes["liveness"].replace("/livez", "/metrics")) == 200

@@ -19,11 +19,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from driftline.components.embedding.encoding.encoder import Encoder
 from driftline.serving.records.embeddings import EmbeddedText, read_embedding, write_embedding
-from tests.manifests.objects import Object, environment, pod_of
+from tests.manifests.objects import Object, environment, named, pod_of
 from tests.support import brokers
+from tests.support.datasets import write_embeddings
 
 HOST = "127.0.0.1"
+TEXTS = {"a": "An honest film, and a long one.", "b": "A dog that talks.", "c": "Rain."}
+"""Texts by id."""
+
+QUICK_MONITOR = {"ERT": "1000", "FEATURES": "16"}
+"""Options with which the monitor finds its threshold in seconds."""
+
 START_TIMEOUT_S = 300.0
 """A model is loaded meanwhile, on a machine that may be busy."""
 
@@ -118,10 +126,37 @@ def running(one: Trial) -> Generator[subprocess.Popen[bytes]]:
         process.wait()
 
 
+@contextmanager
+def readme_broker() -> Generator[str]:
+    """A broker with the topics that the README names; yields its address."""
+    with brokers.noida_broker() as address:
+        names = ("texts", "requests", "embeddings", "alerts")
+        brokers.create_topics(address, {f"driftline.{name}": 2 for name in names})
+        brokers.create_topics(address, {f"driftline.{name}.dead-letters": 1 for name in names[:3]})
+        yield address
+
+
 def send_texts(bootstrap: str, texts: Mapping[str, str]) -> None:
     """Send texts, by id, to the topic that the stream worker reads."""
     records = [(key.encode(), json.dumps({"text": text}).encode(), ()) for key, text in texts.items()]
     brokers.produce(bootstrap, "driftline.texts", records)
+
+
+def send_events(one: Trial, objects: Sequence[Object], texts: Mapping[str, str]) -> None:
+    """Send texts, by id, to the server as the KafkaSource does, to the path that it is told."""
+    source = named(objects, "KafkaSource", "driftline-requests")["spec"]
+    url = f"http://{HOST}:{one.ports['http']}{source['sink']['uri']}"
+    for offset, (key, text) in enumerate(texts.items()):
+        headers = {
+            "content-type": "application/json",
+            "ce-specversion": "1.0",
+            "ce-id": f"partition:0/offset:{offset}",
+            "ce-source": f"/apis/v1/namespaces/here/kafkasources/driftline-requests#{source['topics'][0]}",
+            "ce-type": "dev.knative.kafka.event",
+            "ce-time": "2026-11-25T13:00:00Z",
+            "ce-key": key,
+        }
+        assert status(url, json.dumps({"text": text}).encode(), headers) == 200
 
 
 def embedded(bootstrap: str, ids: Collection[str]) -> dict[str, EmbeddedText]:
@@ -149,3 +184,15 @@ def archived(folder: Path) -> dict[str, str]:
     """The texts that an archive's files hold, by id."""
     rows = [row for file in folder.rglob("part-*.parquet") for row in pq.read_table(file).to_pylist()]
     return {row["id"]: row["text"] for row in rows}
+
+
+def assert_vectors_of(model_folder: Path, seen: Mapping[str, EmbeddedText]) -> None:
+    """The vectors are those that the encoder makes here."""
+    found = list(seen.values())
+    expected = Encoder.load(model_folder, "demo").encode([one.text or "" for one in found]).vectors
+    np.testing.assert_allclose(np.stack([one.vector for one in found]), expected, atol=1e-5)
+
+
+def write_reference(folder: Path) -> str:
+    """Write a dataset that the monitor can compare with; returns its URI."""
+    return write_embeddings(str(folder), np.random.default_rng(0).normal(size=(1200, 32)))
