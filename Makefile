@@ -9,10 +9,10 @@ TESTS ?= tests
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint typecheck format compile golden bench peers images lock clean
+.PHONY: help demo demo-stream test lint typecheck format compile golden bench peers images lock clean
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The environment is made once, and again when the locked versions change. The package is installed anew when a source
 # file comes or goes: a strict editable install links files one by one.
@@ -38,6 +38,9 @@ FORCE:
 
 demo: $(VENV)/.installed ## Find drift in real film reviews, from texts to reports
 	$(BIN)/driftline demo
+
+demo-stream: $(VENV)/.installed ## Stream them through every part of the streaming side, until the alarm
+	$(BIN)/driftline demo-stream
 
 test: $(VENV)/.installed ## Run the tests, the layers' check, the linters and the type checker
 	$(MAKE) --no-print-directory lint

@@ -96,6 +96,22 @@ def demo(folder: str, seed: int) -> None:
     run_demo(folder, seed, click.echo)
 
 
+@cli.command("demo-stream")
+@click.option(
+    "--folder",
+    default=".demo",
+    show_default=True,
+    metavar="DIR",
+    help="Where the model, the texts, the archive and the report go.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, metavar="S", help="Seed of the stream and the tests.")
+def demo_stream(folder: str, seed: int) -> None:
+    """Stream real film reviews through a broker, the server, the worker, the archive and the monitor, until drift."""
+    from driftline.pipelines.streaming_demo.run import run_streaming_demo
+
+    run_streaming_demo(folder, seed, click.echo)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; every error that a user can put right is one line, never a traceback."""
     run_command(cli, "driftline", arguments)

@@ -58,7 +58,7 @@ class LocalBroker:
         """
         attempts = 1 if self.port else _ATTEMPTS
         for attempt in range(attempts):
-            port = self.port or _free_port()
+            port = self.port or free_port()
             with self._log.open("ab") as log:
                 process = subprocess.Popen(
                     self._command(port), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
@@ -126,7 +126,12 @@ def _packaged(package: str, name: str, distribution: str) -> Path:
     return Path(found.origin).with_name(name)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine on which nothing listens now.
+
+    Raises:
+        StorageError: a hundred are taken.
+    """
     for port in random.sample(_PORTS, 100):
         with socket.socket() as candidate:
             try:

@@ -154,12 +154,12 @@ def draw_windows(texts: Sequence[Text], seed: int) -> tuple[tuple[str, str, list
     The reference and the quiet window are reviews, fresh and rotten as they come; the mixed window is the same with
     every tenth text a plot; the rotten window holds rotten reviews alone. The seed alone decides which texts go where.
     """
-    reviews = _shuffled([text for text in texts if text.kind != "plot"], seed, _SHUFFLE_REVIEWS)
-    plots = _shuffled([text for text in texts if text.kind == "plot"], seed, _SHUFFLE_PLOTS)
+    reviews = shuffled([text for text in texts if text.kind != "plot"], seed, _SHUFFLE_REVIEWS)
+    plots = shuffled([text for text in texts if text.kind == "plot"], seed, _SHUFFLE_PLOTS)
     reviews_in_mixed = WINDOW_ROWS - MIXED_PLOTS
     end = 2 * WINDOW_ROWS + reviews_in_mixed
-    rotten = _shuffled([text for text in reviews[end:] if text.kind == "rotten"], seed, _SHUFFLE_ROTTEN)
-    mixed = _shuffled(reviews[2 * WINDOW_ROWS : end] + plots[:MIXED_PLOTS], seed, _SHUFFLE_MIXED)
+    rotten = shuffled([text for text in reviews[end:] if text.kind == "rotten"], seed, _SHUFFLE_ROTTEN)
+    mixed = shuffled(reviews[2 * WINDOW_ROWS : end] + plots[:MIXED_PLOTS], seed, _SHUFFLE_MIXED)
     share = f"{MIXED_PLOTS / WINDOW_ROWS:.0%}"
     return (
         (REFERENCE, "film reviews", reviews[:WINDOW_ROWS]),
@@ -172,16 +172,17 @@ def draw_windows(texts: Sequence[Text], seed: int) -> tuple[tuple[str, str, list
 def cut_windows(folder: Path, texts: Sequence[Text], seed: int) -> tuple[Window, ...]:
     """Draw the windows and write each as a JSONL file below ``folder``, the reference first."""
     drawn = draw_windows(texts, seed)
-    return tuple(_write(folder / "texts" / f"{name}.jsonl", about, rows) for name, about, rows in drawn)
+    return tuple(write_window(folder / "texts" / f"{name}.jsonl", about, rows) for name, about, rows in drawn)
 
 
-def _shuffled(texts: Sequence[Text], seed: int, stream: int) -> list[Text]:
+def shuffled(texts: Sequence[Text], seed: int, stream: int) -> list[Text]:
     """Shuffle by picking: texts in the order of their random words."""
     words = row_bits(seed, stream, 0, len(texts))
     return [texts[place] for place in sorted(range(len(texts)), key=lambda place: (int(words[place]), place))]
 
 
-def _write(path: Path, about: str, texts: Sequence[Text]) -> Window:
+def write_window(path: Path, about: str, texts: Sequence[Text]) -> Window:
+    """Write texts as a JSONL file, unless the same are there."""
     buffer = io.StringIO()
     for text in texts:
         record = {"id": text.id, "text": text.text, "kind": text.kind, "film": text.film}

@@ -1,0 +1,1 @@
+"""The streaming demonstration: every part of the streaming side on this machine, on real film reviews."""
