@@ -209,6 +209,8 @@ def monitor(
     )
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("driftline").setLevel(logging.INFO)
+    # The clients tell every attempt to reach a broker that is away; the monitor tells that once.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
     with stopping_on_signals() as stop:
         run(settings, kafka, stop, health_port=health_port)
 

@@ -135,7 +135,7 @@ def _key(dataset: EmbeddingsDataset, projection: Projection | None, settings: Re
         "rows": settings.rows,
         "components": settings.components,
         "projection": None if projection is None else asdict(projection),
-        "online": asdict(settings.online),
+        "online": {**asdict(settings.online), "ert": float(settings.online.ert)},
     }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 

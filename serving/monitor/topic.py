@@ -88,11 +88,7 @@ class EmbeddingsTopic:
             fresh = self._ends if start_at == "latest" and offsets is None else first
             known = {} if offsets is None else offsets
             wanted = {tp: known.get(tp.partition, fresh[tp]) for tp in partitions}
-            # One past the end is allowed here: there are brokers that name the last record's offset as the end.
-            self._positions: dict[TopicPartition, int] = {
-                tp: self._seek(tp, wanted[tp], first[tp], max(self._ends[tp], min(wanted[tp], self._ends[tp] + 1)))
-                for tp in partitions
-            }
+            self._positions = {tp: self._seek(tp, wanted[tp], first[tp]) for tp in partitions}
         except BaseException as error:
             self._consumer.close()
             if isinstance(error, KafkaError):
@@ -195,16 +191,25 @@ class EmbeddingsTopic:
         for tp in partitions:
             self._positions[tp] = self._seek(tp, self._positions[tp], first[tp], self._ends[tp])
 
-    def _seek(self, tp: TopicPartition, wanted: int, first: int, end: int) -> int:
-        """Go to an offset, or to the nearest one that the partition has; return it."""
-        offset = min(max(wanted, first), max(end, first))
+    def _seek(self, tp: TopicPartition, wanted: int, first: int, end: int | None = None) -> int:
+        """Go to an offset, or to the nearest one that there is; return it.
+
+        Args:
+            tp: the partition.
+            wanted: the offset.
+            first: the first one that the partition has.
+            end: its end, where the broker has refused the offset; else it is left to the broker to do so, as some name
+                an end that lies before the last record's.
+        """
+        offset = max(wanted, first)
         if offset > wanted:
             self.lost += offset - wanted
             LOGGER.warning(
                 "%s[%d]: %d records from offset %d on were removed before they were watched",
                 *(tp.topic, tp.partition, offset - wanted, wanted),
             )
-        elif offset < wanted:
+        if end is not None and offset > end:
+            offset = end
             LOGGER.warning(
                 "%s[%d]: ends at offset %d, and %d had been watched: the topic was made anew or lost its end; "
                 "what comes next is watched",

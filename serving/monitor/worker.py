@@ -39,6 +39,15 @@ class _Condition:
     away_s: float = 0.0
     trouble: str | None = None
 
+    def met(self, away_s: float, trouble: str | None) -> None:
+        """Take what a round found; the broker's going and coming is told."""
+        gone, was_gone = away_s > _AWAY_S, self.away_s > _AWAY_S
+        self.away_s, self.trouble = away_s, trouble
+        if gone and not was_gone:
+            LOGGER.warning("Kafka has not answered for %.0f s; watching goes on when it does", away_s)
+        if was_gone and not gone:
+            LOGGER.info("Kafka answers again")
+
     def live(self) -> str | None:
         stuck_s = time.monotonic() - self.round_began_s
         return f"stuck for {stuck_s:.0f} s" if self.doing is None and stuck_s > _STUCK_S else None
@@ -96,7 +105,7 @@ def run(
             metrics.lost.inc(topic.lost - lost)
             for partition, lag in topic.lags().items():
                 metrics.lag.labels(str(partition)).set(lag)
-            condition.away_s, condition.trouble = topic.unreachable_s(), monitor.trouble
+            condition.met(topic.unreachable_s(), monitor.trouble)
         condition.doing = "ending"
         monitor.save()
 
