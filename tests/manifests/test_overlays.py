@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.manifests import event_rules, rules
-from tests.manifests.objects import BASE, ROOT, Object, build, environment, named, of_kind, pod_of, pods
+from tests.manifests.objects import BASE, ROOT, Object, build, environment, named, of_kind, pod_of, pods, title
 from tests.manifests.strict import problems
 
 BROKERS = ["kafka-a:9092", "kafka-b:9092"]
@@ -21,9 +21,9 @@ def overlays(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("overlays")
     shutil.copytree(BASE, folder / "driftline" / "manifests" / "base")
     readme = (ROOT / "manifests" / "README.md").read_text(encoding="utf-8")
-    shown = re.findall(r"```yaml\n# (\S+)\n(.*?)```", readme, flags=re.DOTALL)
-    assert [path for path, _ in shown] == ["reviews/kustomization.yaml", "reviews-with-login/kustomization.yaml"]
-    for path, text in shown:
+    shown = dict(re.findall(r"```yaml\n# (\S+)\n(.*?)```", readme, flags=re.DOTALL))
+    assert {Path(path).parent.name for path in shown} == {"reviews", "reviews-with-login", "without-events"}
+    for path, text in shown.items():
         (folder / path).parent.mkdir()
         (folder / path).write_text(text, encoding="utf-8")
     return folder
@@ -72,6 +72,11 @@ def test_the_login_reaches_everything_that_speaks_to_kafka(overlays: Path) -> No
     assert {one["secretKeyRef"]["name"] for one in sasl.values() if one is not True} == {"driftline-kafka"}
     sink = named(objects, "KafkaSink", "driftline-requests-dead-letters")
     assert sink["spec"]["auth"]["secret"]["ref"]["name"] == "driftline-kafka"
+
+
+def test_what_is_not_needed_is_left_out(overlays: Path, base: list[Object]) -> None:
+    left = {title(one) for one in base} - {title(one) for one in build(overlays / "without-events")}
+    assert left == {"KafkaSource/driftline-requests", "KafkaSink/driftline-requests-dead-letters"}
 
 
 def test_a_prefix_of_names_is_followed_into_custom_resources(tmp_path: Path) -> None:
