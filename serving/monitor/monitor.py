@@ -88,7 +88,8 @@ class Monitor:
         state.outbox = [delivery for delivery in state.outbox if delivery.kind in couriers]
         metrics.reference_rows.set(baseline.calibration.rows)
         metrics.last_alarm.set(state.last_alarm_ms / 1000)
-        metrics.threshold.set(float("inf"))
+        metrics.score.set(math.nan)  # until the next stride ends
+        metrics.threshold.set(math.inf)
         metrics.drifting.set(state.detector.drifting)
         metrics.pending.set(len(state.outbox))
 

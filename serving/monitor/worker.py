@@ -86,6 +86,8 @@ def run(
             told(open_until_end.enter_context(serving_health(health_port, health, registry)))
         condition.doing = "calibrating the threshold"
         baseline = stored_baseline(settings.reference, settings.state)
+        if stop.is_set:
+            return
         condition.doing = "finding the topic"
         file = StateFile(settings.state)
         state = file.load(baseline)

@@ -22,7 +22,17 @@ from driftline.serving.monitor.observed import observed
 from driftline.serving.monitor.settings import RunSettings
 from driftline.serving.monitor.state import STATE_NAME, TEXT_CHARACTERS, MonitorState
 from tests.serving.monitor.conftest import Bench
-from tests.serving.monitor.streams import CENTRES, DIMENSION, SMALL, Inbox, record, stream, value, vectors
+from tests.serving.monitor.streams import (
+    CENTRES,
+    DIMENSION,
+    SMALL,
+    Inbox,
+    monitor_settings,
+    record,
+    stream,
+    value,
+    vectors,
+)
 
 QUIET = SMALL.ert // 10
 ROWS = vectors(1200, seed=5, shift_at=QUIET)
@@ -169,8 +179,6 @@ def test_a_restart_at_any_moment_changes_nothing(
     calibrated: Any, tmp_path_factory: pytest.TempPathFactory, cuts: list[int], restarts: int
 ) -> None:
     dataset, baseline, _ = calibrated
-    from tests.serving.monitor.streams import monitor_settings
-
     whole = Bench(monitor_settings(dataset, str(tmp_path_factory.mktemp("whole"))), baseline)
     parts = Bench(monitor_settings(dataset, str(tmp_path_factory.mktemp("parts"))), baseline)
     one, many = Inbox(), Inbox()
