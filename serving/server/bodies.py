@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from driftline.serving.errors import UnavailableError
 from driftline.serving.records.payloads import parsed_json
 from driftline.serving.server.failures import ClientGoneError, RequestError
 
@@ -125,22 +126,38 @@ def json_answer(
     return Response(orjson.dumps(content), status, headers, kind)
 
 
-async def unless_gone(request: Request, answer: Awaitable[Answer]) -> Answer:
-    """Wait for an answer, and drop its work when the client goes away.
+class InHand:
+    """The answers that are being made: each is dropped when its client goes away, all when the server gives up."""
 
-    Raises:
-        ClientGoneError: it went away.
-    """
-    work = asyncio.ensure_future(answer)
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        raise ClientGoneError("the client went away before its answer was there")
-    finally:
-        gone.cancel()
-        work.cancel()
+    def __init__(self) -> None:
+        self._work: set[asyncio.Future[Any]] = set()
+
+    async def answered(self, request: Request, answer: Awaitable[Answer]) -> Answer:
+        """Wait for an answer.
+
+        Raises:
+            ClientGoneError: the client went away.
+            UnavailableError: the server gave up.
+        """
+        work = asyncio.ensure_future(answer)
+        gone = asyncio.ensure_future(_gone(request))
+        self._work.add(work)
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if work.cancelled():
+                raise UnavailableError("the server is shutting down, and this took too long; try again")
+            if work.done():
+                return work.result()
+            raise ClientGoneError("the client went away before its answer was there")
+        finally:
+            self._work.discard(work)
+            gone.cancel()
+            work.cancel()
+
+    def give_up(self) -> None:
+        """Drop all answers that are not there yet."""
+        for work in self._work:
+            work.cancel()
 
 
 async def _gone(request: Request) -> None:

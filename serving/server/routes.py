@@ -17,12 +17,12 @@ from starlette.routing import Route
 
 from driftline.serving.server import v1, v2
 from driftline.serving.server.bodies import (
+    InHand,
     check_json_type,
     json_answer,
     json_object,
     media_type,
     read_body,
-    unless_gone,
 )
 from driftline.serving.server.cloudevents import is_event, read_event
 from driftline.serving.server.events import EventHandler
@@ -39,7 +39,11 @@ _ANY_BYTES: Final = frozenset(("", "application/json", v2.BINARY))
 
 
 class Routes:
-    """The HTTP side of the server."""
+    """The HTTP side of the server.
+
+    Attributes:
+        in_hand: the requests that are not answered yet.
+    """
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class Routes:
         metrics: ServerMetrics,
         registry: CollectorRegistry,
     ) -> None:
+        self.in_hand = InHand()
         self._service = service
         self._events = events
         self._metrics = metrics
@@ -94,7 +99,9 @@ class Routes:
         expires = self._service.expiry(request.headers)
         check_json_type(request)
         body = json_object(await read_body(request, self._service.limits.body_bytes))
-        return json_answer(await unless_gone(request, v1.predictions(self._service, model.name, body, expires)))
+        return json_answer(
+            await self.in_hand.answered(request, v1.predictions(self._service, model.name, body, expires))
+        )
 
     async def _v2_infer(self, request: Request) -> Response:
         model = self._service.model(request.path_params["model"])
@@ -106,7 +113,7 @@ class Routes:
         if json_length is None or media_type(request) not in _ANY_BYTES:
             check_json_type(request)
         content = await read_body(request, self._service.limits.body_bytes)
-        return await unless_gone(request, v2.infer(self._service, model.name, content, json_length, expires))
+        return await self.in_hand.answered(request, v2.infer(self._service, model.name, content, json_length, expires))
 
     async def _root(self, request: Request) -> Response:
         return await (self._root_event(request) if request.method == "POST" else self._live(request))
@@ -126,13 +133,13 @@ class Routes:
         content = await read_body(request, self._service.limits.body_bytes)
         kind = request.headers.get("content-type", "")
         event = read_event(request.headers.raw, media_type(request), kind, content)
-        return await unless_gone(request, self._events.answer(model, event, expires))
+        return await self.in_hand.answered(request, self._events.answer(model, event, expires))
 
     async def _openai_embeddings(self, request: Request) -> Response:
         expires = self._service.expiry(request.headers)
         check_json_type(request)
         body = json_object(await read_body(request, self._service.limits.body_bytes))
-        return await unless_gone(request, embeddings(self._service, body, expires))
+        return await self.in_hand.answered(request, embeddings(self._service, body, expires))
 
     async def _openai_models(self, request: Request) -> Response:
         data = [model_object(model, self._created_s) for model in self._service.models.values()]

@@ -97,14 +97,14 @@ class EmbeddingServer(ModelServer):
             else TopicSink(events.output_topic, events.kafka, events.produce_timeout_s)
         )
         handler = EventHandler(self._service, events, self._sink, registry)
-        self._application = Routes(self._service, handler, self._metrics, registry).application()
+        self._routes = Routes(self._service, handler, self._metrics, registry)
         self._config = self._uvicorn()
         for model in host.models:
             self.register_model(RegisteredModel(model, self.health))
         self.dataplane = TruthfulDataPlane(self.registered_models, self.health)
         self.ports = (NO_PORT, NO_PORT)
         self._told = asyncio.Event()
-        self._http: _Listener | None = None
+        self._hurried = False
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -118,9 +118,9 @@ class EmbeddingServer(ModelServer):
 
     def stop(self, sig: int = signal.SIGTERM) -> None:
         """Begin to drain; told a second time, end without waiting."""
-        if self._told.is_set() and self._http is not None:
+        if self._told.is_set():
             LOGGER.warning("told to end again: what is in hand is given up")
-            self._http.force_exit = True
+            self._hurried = True
         self.health.draining = True
         self._told.set()
 
@@ -145,8 +145,8 @@ class EmbeddingServer(ModelServer):
                     servicer, self._settings.host, self._settings.grpc_port, self._settings.limits.body_bytes
                 )
             self.ports = (listener.getsockname()[1], rpc_port)
-            self._http = _Listener(self._config)
-            serving = asyncio.create_task(self._http.serve(sockets=[listener]))
+            http = _Listener(self._config)
+            serving = asyncio.create_task(http.serve(sockets=[listener]))
             loading = asyncio.create_task(self._host.load())
             told = asyncio.create_task(self._told.wait())
             LOGGER.info(
@@ -167,7 +167,7 @@ class EmbeddingServer(ModelServer):
             finally:
                 told.cancel()
                 loading.cancel()
-                self._http.should_exit = True
+                http.should_exit = True
                 await serving
                 if rpc is not None:
                     await rpc.stop(grace=0)
@@ -177,25 +177,22 @@ class EmbeddingServer(ModelServer):
     async def _drain(self, rpc: aio.Server | None) -> None:
         deadline = time.monotonic() + self._settings.drain_timeout_s
         LOGGER.info("shutting down: not ready any more, still serving for %g s", self._settings.drain_delay_s)
-        await self._until(lambda: self._forced, self._settings.drain_delay_s)
+        await self._until(lambda: False, self._settings.drain_delay_s)
         self.health.refusing = True
         await self._until(lambda: self._metrics.in_flight == 0, deadline - time.monotonic())
-        await self._host.drain(max(0.0, deadline - time.monotonic()))
         if self._metrics.in_flight > 0:
             LOGGER.warning("gave up %d requests that were not answered in time", self._metrics.in_flight)
-
-    @property
-    def _forced(self) -> bool:
-        return self._http is not None and self._http.force_exit
+            self._routes.in_hand.give_up()
+        await self._host.drain(0.0 if self._hurried else max(0.0, deadline - time.monotonic()))
 
     async def _until(self, reached: Any, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        while not reached() and not self._forced and time.monotonic() < deadline:
+        while not reached() and not self._hurried and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_S)
 
     def _uvicorn(self) -> uvicorn.Config:
         return uvicorn.Config(
-            self._application,
+            self._routes.application(),
             log_config=None,
             access_log=False,
             lifespan="off",

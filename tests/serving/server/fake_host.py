@@ -58,12 +58,12 @@ class FakeModel:
         return self.dead
 
     async def embed(
-        self, texts: Sequence[str], *, prompt: str = "", dimensions: int = 0, deadline_s: float | None = None
+        self, texts: Sequence[str], *, prompt: str | None = None, dimensions: int = 0, deadline_s: float | None = None
     ) -> FakeEmbedded:
         self.asked.append([*texts])
         if self.failure is not None:
             raise self.failure
-        if prompt not in ("", "query"):
+        if prompt not in (None, "query"):
             raise UsageError(f"prompt {prompt}: model {self.model} has no such prompt")
         if dimensions > DIMENSION:
             raise UsageError(f"dimension: model {self.model} has vectors of {DIMENSION} numbers, got {dimensions}")
@@ -76,7 +76,7 @@ class FakeModel:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        vectors = np.stack([vector_of(prompt + text) for text in texts])
+        vectors = np.stack([vector_of((prompt or "") + text) for text in texts])
         return FakeEmbedded(vectors[:, : dimensions or DIMENSION], sum(len(text.split()) for text in texts))
 
 
@@ -103,6 +103,7 @@ class Served:
         grpc: its gRPC address.
         stop: begins its drain.
         ended: waits for its end.
+        errors: what ended it.
     """
 
     server: EmbeddingServer
@@ -112,6 +113,7 @@ class Served:
     grpc: str
     loop: asyncio.AbstractEventLoop
     thread: threading.Thread
+    errors: list[Exception]
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self.server.stop)
@@ -150,7 +152,7 @@ def served(
             raise errors[0]
         with httpx.Client(base_url=f"http://{HOST}:{server.ports[0]}", timeout=30) as client:
             by_name = {model.name: model for model in host.models}
-            yield Served(server, by_name, registry, client, f"{HOST}:{server.ports[1]}", loop, thread)
+            yield Served(server, by_name, registry, client, f"{HOST}:{server.ports[1]}", loop, thread, errors)
     finally:
         for model in host.models:
             model.gate.set()
