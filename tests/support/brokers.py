@@ -145,6 +145,16 @@ def committed(bootstrap: str, group: str, topic: str) -> dict[int, int]:
     return {at.partition: found.offset for at, found in offsets.items() if at.topic == topic and found.offset >= 0}
 
 
+def ends(bootstrap: str, topic: str) -> dict[int, int]:
+    """Return the offset behind the last committed record of each partition."""
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed")
+    try:
+        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        return {at.partition: end for at, end in consumer.end_offsets(partitions).items()}
+    finally:
+        consumer.close()
+
+
 def eventually(condition: Callable[[], bool], timeout_s: float = 60.0, interval_s: float = 0.05) -> None:
     """Wait until a condition holds; errors of the broker count as not yet.
 

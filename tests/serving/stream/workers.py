@@ -71,7 +71,7 @@ class Topics:
         return topics
 
     def settings(self, **changes: Any) -> StreamSettings:
-        plain = {"source": self.source, "output": self.output, "group": self.group, "instance_id": "w0"}
+        plain: dict[str, Any] = {"source": self.source, "output": self.output, "group": self.group, "instance_id": "w0"}
         return StreamSettings(**{**plain, **changes})
 
 
