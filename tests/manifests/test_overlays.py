@@ -47,7 +47,7 @@ def test_an_overlay_reaches_every_pod(overlay: list[Object]) -> None:
     assert len(list(pods(overlay))) == 4
     for pod in pods(overlay):
         image = pod.container["image"]
-        assert re.fullmatch(r"registry\.example\.com/ml/driftline/embed@sha256:[0-9a-f]+", image)
+        assert re.fullmatch(r"registry\.example\.com/ml/driftline/embed@sha256:[0-9a-f]{64}", image)
         command = pod.labels["app.kubernetes.io/component"].upper()
         assert environment(pod, overlay)[f"DRIFTLINE_{command}_BOOTSTRAP_SERVERS"] == ",".join(BROKERS)
     assert {one["metadata"].get("namespace") for one in overlay if one["kind"] != "ClusterRole"} == {"reviews"}
