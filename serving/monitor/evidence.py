@@ -12,14 +12,17 @@ from driftline.serving.monitor.baseline import Baseline
 from driftline.serving.monitor.state import MonitorState, RecentRecord
 
 
-def evidence(topic: str, baseline: Baseline, state: MonitorState, readings: Readings, texts: int) -> dict[str, Any]:
-    """Return an alarm's data, a JSON object that is a function of the state alone.
+def evidence(
+    topic: str, baseline: Baseline, state: MonitorState, readings: Readings, reading: int, texts: int
+) -> dict[str, Any]:
+    """Return an alarm's data, a JSON object that is a function of what the stream was up to the alarm.
 
     Args:
         topic: the topic that is watched.
         baseline: what it is compared with.
-        state: as it is just after the alarm's record.
-        readings: the reading that raised it, the last one.
+        state: its offsets and recent records as they were at the alarm, its latest.
+        readings: some readings.
+        reading: number of the one that raised it.
         texts: how many to name of each kind.
     """
     settings, reference = baseline.calibration.settings, baseline.reference
@@ -29,10 +32,10 @@ def evidence(topic: str, baseline: Baseline, state: MonitorState, readings: Read
         "model": reference.model,
         "revision": reference.revision,
         "reference": {"uri": reference.uri, "digest": reference.digest, "rows": reference.sampled},
-        "score": float(readings.scores[-1]),
-        "threshold": float(readings.thresholds[-1]),
-        "sample_size": float(readings.sizes[-1]),
-        "position": int(readings.positions[-1]),
+        "score": float(readings.scores[reading]),
+        "threshold": float(readings.thresholds[reading]),
+        "sample_size": float(readings.sizes[reading]),
+        "position": int(readings.positions[reading]),
         "offsets": {str(partition): offset for partition, offset in sorted(state.offsets.items())},
         "window": {
             "records": len(times),

@@ -26,6 +26,9 @@ from driftline.serving.records.record import Coordinates
 
 MAX_PENDING: Final = 100
 """Deliveries that wait at most: far more than drifts bring about while whatever takes them is repaired."""
+_Compared = tuple[int, RecentRecord]
+"""A record to compare, and its number in its batch."""
+
 _FIRST_RETRY_S: Final = 1.0
 _LAST_RETRY_S: Final = 60.0
 _TELL_INTERVAL_S: Final = 60.0  # a wrong model refuses every record: one line a minute says so
@@ -105,17 +108,11 @@ class Monitor:
             UnavailableError: another monitor has written the state.
         """
         compared = self._compared(records)
-        stride = self._baseline.calibration.settings.stride
-        chunk: list[RecentRecord] = []
-        for number, record in enumerate(records):
-            # Strides end where offsets are known, so that an alarm's place in the stream is exact.
-            self.state.offsets[record.at.partition] = record.at.offset + 1
-            if number in compared:
-                chunk.append(compared[number])
-                if (self.state.detector.position + len(chunk)) % stride == 0:
-                    self._take(chunk)
-                    chunk = []
-        self._take(chunk)
+        window = self._baseline.calibration.settings.window
+        passed = 0
+        for first in range(0, len(compared), window):
+            passed = self._take(records, passed, compared[first : first + window])
+        self._pass(records[passed:])
         self._changed |= bool(records)
         self.tend()
 
@@ -149,8 +146,8 @@ class Monitor:
         self._trouble = None
         self._changed = self._unsaved_outbox = False
 
-    def _compared(self, records: Sequence[Observed]) -> dict[int, RecentRecord]:
-        """Return the records that are to be compared, by their number, and count the others."""
+    def _compared(self, records: Sequence[Observed]) -> list[_Compared]:
+        """Return the records that are to be compared, and count the others."""
         fit: list[tuple[int, Observed, EmbeddedText]] = []
         for number, record in enumerate(records):
             if record.embedded is None:
@@ -158,13 +155,13 @@ class Monitor:
             elif not self._refused(record.at, record.embedded):
                 fit.append((number, record, record.embedded))
         if not fit:
-            return {}
+            return []
         with np.errstate(over="ignore"):  # the detector refuses what is too long
             vectors = self._baseline.project(np.stack([embedded.vector for _, _, embedded in fit])).astype(np.float32)
-        return {
-            number: RecentRecord(embedded.id, self._kept(embedded), record.source, record.at.timestamp_ms, vector)
+        return [
+            (number, RecentRecord(embedded.id, self._kept(embedded), record.source, record.at.timestamp_ms, vector))
             for (number, record, embedded), vector in zip(fit, vectors, strict=True)
-        }
+        ]
 
     def _kept(self, embedded: EmbeddedText) -> str | None:
         return embedded.text[:TEXT_CHARACTERS] if embedded.text is not None and self._settings.texts else None
@@ -192,38 +189,61 @@ class Monitor:
         if message:
             self._tell(reason, f"record {at} is not compared: {message}")
 
-    def _take(self, chunk: list[RecentRecord]) -> None:
-        """Give records to the detector, none past the end of a stride but the last."""
-        if not chunk:
-            return
+    def _take(self, records: Sequence[Observed], passed: int, chunk: Sequence[_Compared]) -> int:
+        """Give records to the detector.
+
+        Args:
+            records: the batch.
+            passed: how many of the batch are in the offsets.
+            chunk: those to compare next, by their number in the batch: at most a window of them, which is the least
+                that lies between two alarms.
+
+        Returns:
+            How many of the batch are in the offsets now: those up to an alarm, and its alert tells that place exactly.
+        """
         state, metrics = self.state, self._metrics
+        recent = [record for _, record in chunk]
         try:
-            readings = state.detector.update(np.stack([record.vector for record in chunk]))
+            readings = state.detector.update(np.stack([record.vector for record in recent]))
         except DataError as error:
             if len(chunk) == 1:
-                self._skip(chunk[0].source, "vector-size", str(error))
+                self._skip(records[chunk[0][0]].at, "vector-size", str(error))
             else:
-                for record in chunk:
-                    self._take([record])
-            return
-        state.recent.extend(chunk)
+                for one in chunk:
+                    passed = self._take(records, passed, [one])
+            return passed
         metrics.records.inc(len(chunk))
+        raised = np.flatnonzero(readings.alarms)
+        to_alarm = 0
+        if len(raised):
+            reading = int(raised[0])
+            to_alarm = len(chunk) - (state.detector.position - int(readings.positions[reading]))
+            number = chunk[to_alarm - 1][0]
+            state.recent.extend(recent[:to_alarm])
+            self._pass(records[passed : number + 1])
+            passed = number + 1
+            self._alarm(readings, reading, recent[to_alarm - 1].time_ms)
+        state.recent.extend(recent[to_alarm:])
         if len(readings.scores):
             metrics.score.set(readings.scores[-1])
             metrics.threshold.set(readings.thresholds[-1])
             metrics.sample_size.set(readings.sizes[-1])
-            if readings.alarms[-1]:
-                self._alarm(readings, chunk[-1].time_ms)
-            metrics.drifting.set(state.detector.drifting)
+        metrics.drifting.set(state.detector.drifting)
+        return passed
 
-    def _alarm(self, readings: Readings, time_ms: int) -> None:
+    def _pass(self, records: Sequence[Observed]) -> None:
+        """Put records' places into the offsets."""
+        for record in records:
+            self.state.offsets[record.at.partition] = record.at.offset + 1
+
+    def _alarm(self, readings: Readings, reading: int, time_ms: int) -> None:
         state, settings = self.state, self._settings
         state.alarms += 1
         state.last_alarm_ms = time_ms
         self._metrics.alarms.inc()
         self._metrics.last_alarm.set(time_ms / 1000)
         identity = alert_id(settings.topic, self._baseline.key, state.offsets)
-        data = evidence(settings.topic, self._baseline, state, readings, settings.texts)
+        data = evidence(settings.topic, self._baseline, state, readings, reading, settings.texts)
         raised = alert(settings.topic, identity, time_ms, data)
         LOGGER.warning(json.dumps({"driftline": "alarm", **raised.content}, ensure_ascii=False))
         self._post(raised)
