@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import time
@@ -105,6 +106,7 @@ class EmbeddingServer(ModelServer):
         self.ports = (NO_PORT, NO_PORT)
         self._told = asyncio.Event()
         self._hurried = False
+        self._loading = False
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -129,6 +131,11 @@ class EmbeddingServer(ModelServer):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop, number)
         await self.serve()
+        if self._loading:
+            # Its thread cannot be told to stop, and the interpreter would wait for it, for minutes perhaps.
+            LOGGER.warning("ended while a model was being loaded")
+            logging.shutdown()
+            os._exit(0)
 
     async def serve(self) -> None:
         """Serve until :meth:`stop` is called.
@@ -148,6 +155,7 @@ class EmbeddingServer(ModelServer):
             http = _Listener(self._config)
             serving = asyncio.create_task(http.serve(sockets=[listener]))
             loading = asyncio.create_task(self._host.load())
+            self._loading = True
             told = asyncio.create_task(self._told.wait())
             LOGGER.info(
                 "listening on http://%s:%d%s, loading %s",
@@ -158,7 +166,8 @@ class EmbeddingServer(ModelServer):
             )
             try:
                 await asyncio.wait((serving, told, loading), return_when=asyncio.FIRST_COMPLETED)
-                if loading.done() and not told.done():
+                if loading.done():
+                    self._loading = False
                     loading.result()
                     LOGGER.info("ready")
                     await asyncio.wait((serving, told), return_when=asyncio.FIRST_COMPLETED)

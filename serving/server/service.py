@@ -63,7 +63,7 @@ class TextModel(Watched, Protocol):
         ...
 
     async def embed(
-        self, texts: Sequence[str], *, prompt: str | None = None, dimensions: int = 0, deadline_s: float | None = None
+        self, texts: Sequence[str], *, prompt: str = "", dimensions: int = 0, deadline_s: float | None = None
     ) -> Embedded:
         """Return the vectors of some texts.
 
@@ -82,11 +82,11 @@ class Options:
     """What a request asks for beside its texts.
 
     Attributes:
-        prompt: name of one of the model's prompts; None for the one the model is served with.
+        prompt: name of one of the model's prompts; empty for the one the model is served with.
         dimensions: leading numbers of the vectors to keep, brought back to length 1; 0 for all.
     """
 
-    prompt: str | None = None
+    prompt: str = ""
     dimensions: int = 0
 
 
@@ -225,7 +225,7 @@ def read_options(where: str, given: object) -> Options:
         raise RequestError(
             HTTPStatus.BAD_REQUEST, f"{where}.dimensions: expected an integer of 1 or more", parameter="dimensions"
         )
-    return Options(prompt or None, dimensions or 0)
+    return Options(prompt or "", dimensions or 0)
 
 
 def _milliseconds(headers: Mapping[str, str], name: str) -> float:

@@ -58,12 +58,12 @@ class FakeModel:
         return self.dead
 
     async def embed(
-        self, texts: Sequence[str], *, prompt: str | None = None, dimensions: int = 0, deadline_s: float | None = None
+        self, texts: Sequence[str], *, prompt: str = "", dimensions: int = 0, deadline_s: float | None = None
     ) -> FakeEmbedded:
         self.asked.append([*texts])
         if self.failure is not None:
             raise self.failure
-        if prompt not in (None, "query"):
+        if prompt not in ("", "query"):
             raise UsageError(f"prompt {prompt}: model {self.model} has no such prompt")
         if dimensions > DIMENSION:
             raise UsageError(f"dimension: model {self.model} has vectors of {DIMENSION} numbers, got {dimensions}")
@@ -76,7 +76,7 @@ class FakeModel:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        vectors = np.stack([vector_of((prompt or "") + text) for text in texts])
+        vectors = np.stack([vector_of(prompt + text) for text in texts])
         return FakeEmbedded(vectors[:, : dimensions or DIMENSION], sum(len(text.split()) for text in texts))
 
 
