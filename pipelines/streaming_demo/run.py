@@ -31,6 +31,7 @@ from driftline.pipelines.streaming_demo.services import Service, running
 from driftline.pipelines.streaming_demo.traffic import QUIET_TEXTS, Message, Traffic, plan_traffic
 from driftline.serving.broker.reading import read_topic
 from driftline.serving.broker.settings import KafkaSettings
+from driftline.serving.broker.topics import create_topics
 from driftline.serving.records.provenance import dead_letters_topic
 from driftline.serving.stream.letters import count_letters
 
@@ -97,6 +98,7 @@ def run_streaming_demo(folder: str, seed: int, say: Callable[[str], None]) -> Dr
     ports = [free_port() for _ in range(4)]
     with noida_broker(work / "broker") as broker:
         kafka = KafkaSettings((broker.address,))
+        create_topics(kafka, dict.fromkeys((TEXTS, EMBEDDINGS, ALERTS, dead_letters_topic(TEXTS)), 1))
         commands = _commands(broker.address, str(model), reference, work, ports)
         with running(work / "logs", commands) as services:
             say(
@@ -139,7 +141,7 @@ def _commands(
             "stream",
             [
                 *kafka, "--input-topic", TEXTS, "--output-topic", EMBEDDINGS, "--model", model,
-                "--group", "demo", "--instance-id", "demo-0", "--create-topics", "--health-port", str(worker),
+                "--group", "demo", "--instance-id", "demo-0", "--health-port", str(worker),
             ],
             worker,
             "/readyz",
