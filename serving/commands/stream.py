@@ -198,6 +198,7 @@ def stream(
     )
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("driftline").setLevel(logging.INFO)
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)  # it warns of every tenth of a second on a busy CPU
     with stopping_on_signals() as stop, ExitStack() as until_end:
 
         def load() -> Model:

@@ -56,10 +56,9 @@ def encode_each(encoder: TextEncoder, texts: Sequence[str]) -> list[NDArray[np.f
     """
     if not texts:
         return []
-    try:
-        return list(_vectors(encoder, texts))
-    except _MODEL_ERRORS as error:
-        failure = error
+    vectors, failure = _tried(encoder, texts)
+    if failure is None:
+        return [*vectors]
     _check(encoder, failure)
     return _by_halves(encoder, texts, failure)
 
@@ -74,25 +73,24 @@ def _by_halves(
     results: list[NDArray[np.float32] | PoisonError] = []
     middle = len(texts) // 2
     for half in (texts[:middle], texts[middle:]):
-        try:
-            results += _vectors(encoder, half)
-        except _MODEL_ERRORS as error:
-            results += _by_halves(encoder, half, error)
+        vectors, failed = _tried(encoder, half)
+        results.extend(vectors if failed is None else _by_halves(encoder, half, failed))
     return results
 
 
-def _vectors(encoder: TextEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
-    vectors: NDArray[np.float32] = encoder.encode(texts).vectors
-    if len(vectors) != len(texts):
-        raise ValueError(f"{len(texts)} texts have {len(vectors)} vectors")
-    return vectors
+def _tried(encoder: TextEncoder, texts: Sequence[str]) -> tuple[Sequence[NDArray[np.float32]], BaseException | None]:
+    """Return the texts' vectors, or none and what the model raised."""
+    try:
+        vectors = encoder.encode(texts).vectors
+    except _MODEL_ERRORS as error:
+        return (), error
+    return list(vectors), None
 
 
 def _check(encoder: TextEncoder, failure: BaseException) -> None:
-    try:
-        _vectors(encoder, [_PROBE])
-    except _MODEL_ERRORS as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    _, broken = _tried(encoder, [_PROBE])
+    if broken is not None:
+        reason = " ".join(str(broken).split())[:200] or type(broken).__name__
         raise UnavailableError(
             f"model: it fails on every text ({reason}); see to the device and the model, then start the worker again"
         ) from failure
