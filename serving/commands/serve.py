@@ -172,13 +172,9 @@ def serve(
     /v2/models/NAME/infer (V2, in gRPC too) and /openai/v1/embeddings; /openapi.json says more. Texts of all requests
     are encoded in common batches.
     """
-    from prometheus_client import REGISTRY
-
     from driftline.components.embedding.encoding.settings import EncoderSettings
     from driftline.serving.batching.limits import Limits
-    from driftline.serving.models.host import ServedModels
     from driftline.serving.models.spec import ModelSettings, ModelSpec
-    from driftline.serving.server.server import EmbeddingServer
     from driftline.serving.server.settings import EventSettings, RequestLimits, ServerSettings
 
     settings = ServerSettings(
@@ -205,6 +201,13 @@ def serve(
         device=device,
     )
     specs = [ModelSpec.parse(one) for one in model]
+
+    # What is wrong so far is told at once; these take seconds to import.
+    from prometheus_client import REGISTRY
+
+    from driftline.serving.models.host import ServedModels
+    from driftline.serving.server.server import EmbeddingServer
+
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("driftline").setLevel(logging.INFO)
     EmbeddingServer(ServedModels(specs, served, REGISTRY), settings, REGISTRY).run()
