@@ -15,6 +15,10 @@ from driftline.serving.records.record import Headers
 ALERT_TYPE: Final = "driftline.drift.detected"
 """The CloudEvents' type."""
 
+_LAST_MS: Final = 253_402_300_799_000
+"""The last second of the year 9999."""
+_NAME_CHARACTERS: Final = 80
+
 Kind = Literal["alert", "run"]
 
 
@@ -83,7 +87,9 @@ def run_of(settings: RunSettings, raised: Delivery) -> Delivery:
         return value
 
     parameters = {name: filled(value) for name, value in settings.parameters}
-    return Delivery("run", raised.id, {"name": f"drift on {data['topic']} {raised.id}", "parameters": parameters})
+    # Kubeflow's database holds names of limited length; the id makes it one of its own.
+    name = f"drift on {data['topic'][:_NAME_CHARACTERS]} {raised.id}"
+    return Delivery("run", raised.id, {"name": name, "parameters": parameters})
 
 
 def binary_event(event: dict[str, Any]) -> tuple[Headers, bytes]:
@@ -99,5 +105,6 @@ def binary_event(event: dict[str, Any]) -> tuple[Headers, bytes]:
 
 
 def iso_time(time_ms: int) -> str:
-    """Return a time in milliseconds since 1970 as RFC 3339, in UTC."""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Return a time in milliseconds since 1970 as RFC 3339, in UTC; producers may write any, and far ones are cut."""
+    known_ms = min(max(time_ms, 0), _LAST_MS)
+    return datetime.fromtimestamp(known_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -68,11 +68,10 @@ def in_process_monitor(
         registry: the worker's metrics.
 
     Raises:
-        DriftlineError: the reference or the state is not as expected.
+        DriftlineError: the reference or the state is not as expected, or cannot be written.
     """
     baseline = stored_baseline(settings.reference, settings.state)
     file = StateFile(settings.state)
     state = file.load(baseline) or MonitorState.new(baseline, {})
-    monitor = Monitor(settings, baseline, state, file, couriers, MonitorMetrics(registry))
-    monitor.save()
-    return InProcessMonitor(monitor)
+    file.save(state)
+    return InProcessMonitor(Monitor(settings, baseline, state, file, couriers, MonitorMetrics(registry)))

@@ -123,7 +123,8 @@ class Monitor:
             UnavailableError: another monitor has written the state.
         """
         due = self._clock() - self._saved_s >= self._settings.save_interval_s
-        if self._unsaved_outbox or (due and self._changed):
+        # An alarm does not wait, unless the place fails: the stream is not to wait for each attempt then.
+        if (due and self._changed) or (self._unsaved_outbox and self._trouble is None):
             self.save()
         if not self._unsaved_outbox:
             self._deliver()
@@ -147,7 +148,7 @@ class Monitor:
         self._changed = self._unsaved_outbox = False
 
     def _compared(self, records: Sequence[Observed]) -> list[_Compared]:
-        """Return the records that are to be compared, and count the others."""
+        """Return the records that are to be compared; the others are counted."""
         fit: list[tuple[int, Observed, EmbeddedText]] = []
         for number, record in enumerate(records):
             if record.embedded is None:

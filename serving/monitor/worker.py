@@ -75,8 +75,8 @@ def run(
         told: is given the port.
 
     Raises:
-        DriftlineError: the reference or the state is not as expected, Kafka cannot be reached at the start or refuses,
-            or another monitor writes the same state.
+        DriftlineError: the reference or the state is not as expected or cannot be written, Kafka cannot be reached at
+            the start or refuses, or another monitor writes the same state.
     """
     registry, condition = CollectorRegistry(), _Condition()
     metrics = MonitorMetrics(registry)
@@ -96,9 +96,9 @@ def run(
         metrics.lost.inc(topic.lost)
         state = state or MonitorState.new(baseline, topic.offsets)
         couriers = open_until_end.enter_context(_couriers(settings, kafka))
-        monitor = Monitor(settings, baseline, state, file, couriers, metrics)
         # Says where this monitor began, before anything depends on it, and shuts an older one out.
-        monitor.save()
+        file.save(state)
+        monitor = Monitor(settings, baseline, state, file, couriers, metrics)
         LOGGER.info("watching %s against %s", settings.topic, settings.reference.dataset)
         while not stop.is_set:
             condition.round_began_s, condition.doing = time.monotonic(), None

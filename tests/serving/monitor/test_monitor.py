@@ -17,10 +17,12 @@ from driftline.components.errors import StorageError
 from driftline.components.mmd.online import OnlineDetector
 from driftline.components.storage import store
 from driftline.serving.errors import UnavailableError
+from driftline.serving.monitor.alerts import binary_event, iso_time
 from driftline.serving.monitor.monitor import MAX_PENDING, Monitor
 from driftline.serving.monitor.observed import observed
 from driftline.serving.monitor.settings import RunSettings
 from driftline.serving.monitor.state import STATE_NAME, TEXT_CHARACTERS, MonitorState
+from driftline.serving.records.record import Coordinates, Record
 from tests.serving.monitor.conftest import Bench
 from tests.serving.monitor.streams import (
     CENTRES,
@@ -171,6 +173,53 @@ def test_another_model_is_told_once_a_minute(bench: Bench, caplog: pytest.LogCap
         f"{bench.settings.reference.dataset} is 'tiny'; give a reference that the stream's model embedded"
         for number in (0, 20)
     ]
+
+
+headers = st.lists(
+    st.tuples(
+        st.sampled_from(["driftline-source-topic", "driftline-source-partition", "driftline-source-offset"])
+        | st.sampled_from(["driftline-source-timestamp-ms", "x"]),
+        st.binary(max_size=12) | st.sampled_from([b"7", b"-1", b"9" * 30, b"t"]),
+    ),
+    max_size=6,
+)
+good = st.integers(0, len(ROWS) - 1).map(lambda row: value(row, ROWS[row]))
+content = st.none() | st.binary(max_size=40) | good | good.map(lambda whole: whole.replace(b'"id', b'"\\ud800'))
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 150), content, headers, st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=12
+    )
+)
+def test_no_record_ends_it(calibrated: Any, tmp_path_factory: pytest.TempPathFactory, fuzzed: Any) -> None:
+    dataset, baseline, _ = calibrated
+    place = str(tmp_path_factory.mktemp("fuzzed"))
+    always = replace(baseline, calibration=replace(baseline.calibration, threshold=-1.0))
+    inbox = Inbox()
+    bench = Bench(monitor_settings(dataset, place), always)
+    monitor = bench.monitor(couriers={"alert": inbox}, run=RUN)
+    plain: list[Any] = [(value(number, row), (), 1_700_000_000_000) for number, row in enumerate(ROWS[:150])]
+    for place_in_stream, *parts in fuzzed:
+        plain.insert(place_in_stream, parts)
+    batch = [
+        observed(Record(b"k", found, tuple(own), Coordinates("embeddings", 0, offset, time_ms)))
+        for offset, (found, own, time_ms) in enumerate(plain)
+    ]
+    monitor.observe(batch)
+    counted = sample(monitor, "driftline_monitor_records_total")
+    skipped = sum(
+        found.value
+        for family in monitor._metrics.skipped.collect()
+        for found in family.samples
+        if found.name.endswith("_total")
+    )
+    assert counted + skipped == len(batch)
+    assert counted >= 150
+    (alert,) = inbox.got
+    binary_event(alert.content)
+    assert bench.monitor(couriers={"alert": inbox}, run=RUN).state.to_bytes() == monitor.state.to_bytes()
 
 
 @settings(max_examples=15)
@@ -384,3 +433,25 @@ def test_a_state_of_another_baseline_keeps_its_place(bench: Bench) -> None:
     state = MonitorState.from_bytes(store.read_bytes(store.join(bench.settings.state, STATE_NAME)), other)
     assert state.offsets == {0: 333}
     assert (state.detector.position, len(state.recent)) == (0, 0)
+
+
+def test_times_that_no_calendar_has() -> None:
+    assert iso_time(-(2**63)) == "1970-01-01T00:00:00.000Z"
+    assert iso_time(2**63 - 1) == "9999-12-31T23:59:59.000Z"
+    assert iso_time(1_700_000_000_123) == "2023-11-14T22:13:20.123Z"
+
+
+def test_a_place_that_fails_is_not_tried_for_each_batch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monitor = bench.monitor(save_interval_s=5.0, clock=lambda: now[0])
+    tries = []
+
+    def fail(*args: Any, **options: Any) -> None:
+        tries.append(now[0])
+        raise StorageError("bucket: away")
+
+    monkeypatch.setattr(store, "write_bytes", fail)
+    for start in range(0, len(STREAM), 100):
+        monitor.observe(STREAM[start : start + 100])
+        now[0] += 1.0
+    assert len(tries) < 4
