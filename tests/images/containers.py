@@ -14,13 +14,12 @@ from driftline.components import images
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = "localhost/test"
 
-# Runs a command until standard input ends, then tells it to end, and says with which status it did.
+# Runs a command to its end, or until standard input ends, and then tells it to; ends with its status.
 RUNNER = """
-import subprocess, sys
-worker = subprocess.Popen([sys.executable, *sys.argv[1:]])
-sys.stdin.read()
-worker.terminate()
-sys.exit(worker.wait(timeout=120))
+import os, subprocess, sys, threading
+worker = subprocess.Popen([sys.executable, *sys.argv[1:]], stdin=subprocess.DEVNULL)
+threading.Thread(target=lambda: (os.read(0, 1), worker.terminate()), daemon=True).start()
+sys.exit(worker.wait())
 """
 
 
@@ -59,12 +58,15 @@ class Container:
         """
         command = self.command(["-c", RUNNER, *arguments], environment, volumes)
         process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        assert process.stdin is not None
         try:
             yield process
-            process.communicate(timeout=180)
         finally:
-            process.kill()
-            process.wait()
+            process.stdin.close()
+            try:
+                process.wait(timeout=180)
+            finally:
+                process.kill()
 
 
 @contextmanager
