@@ -5,9 +5,11 @@ Arguments: the settings as JSON, and the broker's address.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
+import signal
 import sys
 
 from driftline.serving.lifecycle import stopping_on_signals
@@ -18,6 +20,7 @@ from tests.serving.stream.workers import FakeEncoder
 from tests.support.brokers import settings_of
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)  # where it hangs, should it
     given = json.loads(sys.argv[1])
     settings = StreamSettings(
         **{**given, "batch": BatchLimits(**given["batch"]), "buffer": BufferLimits(**given["buffer"])}
