@@ -28,11 +28,12 @@ from driftline.serving.errors import UnavailableError
 from driftline.serving.lifecycle import StopSignal
 from driftline.serving.monitor import worker
 from driftline.serving.monitor.observed import Observed, observed
-from driftline.serving.monitor.settings import MonitorSettings
+from driftline.serving.monitor.settings import MonitorSettings, RunSettings
 from driftline.serving.monitor.state import STATE_NAME, MonitorState, StateFile
 from driftline.serving.records.provenance import source_headers
 from driftline.serving.records.record import Coordinates, Record
 from tests.serving.monitor.conftest import Bench
+from tests.serving.monitor.kubeflow import Kubeflow, serving_kubeflow
 from tests.serving.monitor.streams import SMALL, Inbox, value, vectors
 from tests.support.brokers import (
     create_topics,
@@ -280,6 +281,25 @@ def test_a_second_monitor_takes_the_place_of_the_first(topics: Stream) -> None:
             assert isinstance(error, UnavailableError)
             assert "another monitor has written it; run one monitor for a topic" in str(error)
         assert second.error == []
+
+
+def test_an_alarm_starts_a_run(topics: Stream) -> None:
+    kubeflow = Kubeflow()
+    with serving_kubeflow(kubeflow) as url:
+        parameters = (("reference", topics.settings.reference.dataset), ("out", "gs://b/{alert}"))
+        settings = replace(topics.settings, run=RunSettings(url, "drift", parameters))
+        with running(settings, topics.bootstrap) as monitor:
+            send(topics.bootstrap, topics.records[:1000])
+            eventually(lambda: monitor.ended.is_set() or bool(kubeflow.runs and topics.alert_ids()))
+        assert monitor.error == []
+    (identity,) = topics.alert_ids()
+    (run,) = kubeflow.runs
+    assert run["display_name"] == f"drift on {topics.topic} {identity}"
+    assert run["pipeline_version_reference"] == {"pipeline_id": "p-1", "pipeline_version_id": "v-9"}
+    assert run["runtime_config"]["parameters"] == {
+        "reference": topics.settings.reference.dataset,
+        "out": f"gs://b/{identity}",
+    }
 
 
 @pytest.mark.parametrize(
