@@ -81,6 +81,11 @@ class Archiver:
         self._turned = monotonic()
 
     @property
+    def archived_offsets(self) -> dict[int, int]:
+        """For each partition that this worker holds the offset behind everything that is archived."""
+        return {number: partition.archived_offset for number, partition in self._held.items()}
+
+    @property
     def health(self) -> Health:
         """How the worker is: alive while its loop turns, ready while nothing it needs is missing."""
 
@@ -151,6 +156,7 @@ class Archiver:
         )
         self._held[number] = partition
         partition.pending.next_offset = self._source.go_to(number, partition.pending.next_offset)
+        self._source.commit({number: partition.pending.next_offset})  # where a worker was killed before it did so
         self._trouble = None
         self._pause_s = _FIRST_PAUSE_S
 

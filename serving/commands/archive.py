@@ -118,4 +118,5 @@ def archive(
         TidyRules(settle, grace_s=grace),
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("kafka").setLevel(logging.WARNING)
     run_archive(settings, kafka, health_port)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from driftline.components.storage import store
@@ -198,6 +200,7 @@ class Driven:
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
+            self.clock.now_s += 2.0  # longer than the pauses between tidying
             self.archiver.turn(0.0)
 
     def value(self, name: str, **labels: str) -> float:
@@ -218,8 +221,8 @@ Content = dict[tuple[str, str], tuple[int, int, str | None, int, bytes]]
 """For each model's folder and id: partition, offset, text, time in ms, and the vector's bytes."""
 
 
-def archived(out: str) -> Content:
-    """What an archive's readers see; no id of a model may be there twice."""
+def archived(out: str, topic: str = TOPIC) -> Content:
+    """What an archive's readers see while nobody writes; no id of a model may be there twice."""
     found: Content = {}
     for place in dataset_folders(out):
         dataset = EmbeddingsDataset.open(store.join(out, place))
@@ -229,35 +232,40 @@ def archived(out: str) -> Content:
             for row, vector in zip(table.to_pylist(), batch.embeddings, strict=True):
                 key = (place.rpartition("model=")[2], row["id"])
                 assert key not in found, f"{key} is there twice"
-                assert row["topic"] == TOPIC
+                assert row["topic"] == topic
                 assert place == place_of(row["time_ms"], key[0])
                 found[key] = (row["partition"], row["offset"], row["text"], row["time_ms"], vector.tobytes())
     return found
 
 
+def offsets_of(out: str) -> set[tuple[int, int]]:
+    """Partitions and offsets of the rows that an archive's readers see, also while it is being written."""
+    places = [store.join(out, place) for place in dataset_folders(out)]
+    tables = [
+        batch.table for place in places for batch in EmbeddingsDataset.open(place).batches(("partition", "offset"))
+    ]
+    return {(row["partition"], row["offset"]) for table in tables for row in table.to_pylist()}
+
+
 def expected(log: Log) -> Content:
-    """What should come of a log whose records have times that can be right: the latest row of each id."""
-    import orjson
+    """What should come of a log."""
+    return expected_of(record for number in log.records for record in log.records[number])
 
+
+def expected_of(records: Iterable[Record]) -> Content:
+    """What should come of records, partition by partition, whose times can be right: the latest row of each id."""
     found: Content = {}
-    for number, records in log.records.items():
-        for record in records:
-            name = (record.key or b"").decode()
-            if record.value is None:
-                for key in [key for key in found if key[1] == name]:
-                    del found[key]
-            elif record.value != b"no embedding":
-                value = orjson.loads(record.value)
-                vector = _decoded(value["embedding"])
-                key = (model_folder(value["model"], value["revision"]), value["id"])
-                found[key] = (number, record.at.offset, value.get("text"), record.at.timestamp_ms, vector)
+    for record in records:
+        name = (record.key or b"").decode()
+        if record.value is None:
+            for key in [key for key in found if key[1] == name]:
+                del found[key]
+        elif record.value != b"no embedding":
+            value = orjson.loads(record.value)
+            key = (model_folder(value["model"], value["revision"]), value["id"])
+            vector = base64.b64decode(value["embedding"])
+            found[key] = (record.at.partition, record.at.offset, value.get("text"), record.at.timestamp_ms, vector)
     return found
-
-
-def _decoded(embedding: str) -> bytes:
-    import base64
-
-    return base64.b64decode(embedding)
 
 
 def files_of(out: str) -> list[str]:

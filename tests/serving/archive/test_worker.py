@@ -35,8 +35,10 @@ def test_the_archive_is_the_latest_state_of_each_id(out: str, tmp_path: Path, se
     assert len(run.letters.letters) > 5
     assert {reason for _, reason in run.letters.letters} == {"not-json"}
     assert run.source.committed == log.ends
-    # All merged: one file for each partition and hour; nothing else is left.
+    # Of each hour that is over there is one file for each partition, and nothing else is left.
     assert files_of(out) == named_files(out)
+    over = [name for name in files_of(out) if "hour=13" not in name]
+    assert len(over) == 6
     assert EmbeddingsDataset.open(out).rows == len(expected(log))
     run.archiver.close()
     assert run.source.closed

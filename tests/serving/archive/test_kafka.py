@@ -1,0 +1,212 @@
+"""The archive on a broker: the command itself, stopped, killed, and beside another one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaProducer
+
+from driftline.serving.records.provenance import dead_letters_topic, read_dead_letter
+from tests.serving.archive.archived import archived, busy_log, embedding, expected_of, files_of, named_files, offsets_of
+from tests.support.brokers import (
+    committed,
+    create_topics,
+    eventually,
+    fresh,
+    noida_broker,
+    produce,
+    read_topic,
+    restartable_broker,
+)
+
+POISON = b"no embedding"
+
+
+class Worker:
+    """The command in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def stop(self) -> int:
+        """Ask it to end, and return its status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def url(self, path: str) -> str:
+        """Where its health is, once it says so."""
+        eventually(lambda: "health and metrics on port" in self.log)
+        port = self.log.partition("health and metrics on port ")[2].split()[0]
+        return f"http://127.0.0.1:{port}{path}"
+
+
+@contextmanager
+def worker(folder: Path, bootstrap: str, topic: str, out: str, *options: str) -> Iterator[Worker]:
+    """Run `driftline archive`, which writes all at once and merges after a second."""
+    folder.mkdir(exist_ok=True)
+    log = folder / f"log-{fresh('w')}.txt"
+    common = ["--max-delay", "0.2", "--settle", "0", "--grace", "0", "--health-port", "0", "--group", f"g-{topic}"]
+    command = [sys.executable, "-m", "driftline.serving", "archive", "--bootstrap-servers", bootstrap]
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*command, "--topic", topic, "--out", out, *common, *options],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+        )
+    try:
+        yield Worker(process, log)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def sent(seed: int, events: int) -> list[tuple[bytes | None, bytes | None, Any]]:
+    """Records as `busy_log` has them, without its times."""
+    log = busy_log(seed, events)
+    return [(record.key, record.value, record.headers) for record in log.records[0]]
+
+
+def equal(bootstrap: str, topic: str, out: str) -> bool:
+    """Whether the archive holds what the topic says."""
+    wanted = expected_of(read_topic(bootstrap, topic))
+    return offsets_of(out) == {found[:2] for found in wanted.values()} and archived(out, topic) == wanted
+
+
+def test_it_archives_what_is_committed_and_nothing_else(tmp_path: Path):
+    out = str(tmp_path / "archive")
+    with noida_broker() as bootstrap:
+        topic = fresh("embeddings")
+        create_topics(bootstrap, {topic: 2})
+        producer = KafkaProducer(bootstrap_servers=bootstrap, transactional_id=fresh("t"))
+        producer.init_transactions()
+        for number in range(6):
+            producer.begin_transaction()
+            for row in range(5):
+                name = f"{number}-{row}"
+                producer.send(topic, key=name.encode(), value=embedding(name, number * 5 + row))
+            producer.send(topic, key=b"bad", value=POISON)
+            if number % 2:
+                producer.abort_transaction()
+            else:
+                producer.commit_transaction()
+        producer.close()
+        with worker(tmp_path, bootstrap, topic, out, "--instance-id", "a") as one:
+            eventually(lambda: len(offsets_of(out)) == 15)
+            eventually(lambda: urllib.request.urlopen(one.url("/readyz")).read() == b"ok\n")
+            metrics = urllib.request.urlopen(one.url("/metrics")).read().decode()
+            assert "driftline_archive_rows_total 15.0" in metrics
+            assert 'driftline_archive_dead_letters_total{reason="not-json"} 3.0' in metrics
+            # What is read last is written before it ends.
+            produce(bootstrap, topic, [(b"last", embedding("last", 99), ())])
+            time.sleep(0.5)
+            assert one.stop() == 0, one.log
+        assert equal(bootstrap, topic, out)
+        assert len(offsets_of(out)) == 16
+        letters = read_topic(bootstrap, dead_letters_topic(topic))
+        assert [letter.value for letter in letters] == [POISON] * 3
+        found = [read_dead_letter(letter) for letter in letters]
+        assert all(letter is not None and letter.reason == "not-json" for letter in found)
+        rows = read_topic(bootstrap, topic)
+        assert {str(letter.source) for letter in found if letter} == {str(r.at) for r in rows if r.value == POISON}
+        ends = {at: max(r.at.offset for r in rows if r.at.partition == at) for at in (0, 1)}
+        assert all(committed(bootstrap, f"g-{topic}", topic)[at] > end for at, end in ends.items())
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_and_a_broker_that_restarts_lose_and_double_nothing(tmp_path: Path):
+    out = str(tmp_path / "archive")
+    with restartable_broker() as broker, ExitStack() as stack:
+        topic = fresh("embeddings")
+        create_topics(broker.address, {topic: 4})
+
+        def start(name: str) -> Worker:
+            options = ("--instance-id", name, "--index-dir", str(tmp_path / f"index-{name}"), "--rows-per-file", "40")
+            return stack.enter_context(worker(tmp_path, broker.address, topic, out, *options))
+
+        workers = {name: start(name) for name in ("a", "b")}
+        for turn in range(6):
+            produce(broker.address, topic, sent(turn, 150))
+            if turn % 3 == 2:
+                broker.stop()
+                time.sleep(1.0)
+                broker.start()
+            else:
+                name = "ab"[turn % 2]
+                time.sleep(0.3 * turn)
+                workers[name].kill()
+                workers[name] = start(name)
+        eventually(lambda: equal(broker.address, topic, out), timeout_s=120, interval_s=1.0)
+        for one in workers.values():
+            assert one.stop() == 0, one.log
+        assert equal(broker.address, topic, out)
+        assert set(named_files(out)) <= set(files_of(out))
+        assert len({partition for partition, _ in offsets_of(out)}) == 4
+
+
+def test_two_archives_in_one_folder_are_right_or_refused(tmp_path: Path):
+    out = str(tmp_path / "archive")
+    with noida_broker() as bootstrap:
+        topic = fresh("embeddings")
+        create_topics(bootstrap, {topic: 1})
+        # By mistake of two groups, so that both have the partition.
+        first = worker(tmp_path, bootstrap, topic, out, "--group", fresh("one"))
+        second = worker(tmp_path, bootstrap, topic, out, "--group", fresh("two"))
+        with first as one, second as two:
+            for turn in range(5):
+                produce(bootstrap, topic, sent(turn, 60))
+                time.sleep(0.3)
+            eventually(lambda: equal(bootstrap, topic, out), interval_s=0.5)
+            eventually(lambda: "has taken the partition over" in one.log + two.log)
+            assert (one.stop(), two.stop()) == (0, 0)
+        assert equal(bootstrap, topic, out)
+
+
+def test_a_topic_that_is_not_there_and_a_folder_that_cannot_be(tmp_path: Path):
+    with noida_broker() as bootstrap:
+        for topic, out, said in (
+            (fresh("none"), str(tmp_path / "a"), "create it, or name the topic"),
+            ("x" * 200, str(tmp_path / "a"), "expected a topic's name of 1 to 150"),
+            ("y", "s3://bucket/a", "s3:// is not supported"),
+        ):
+            with worker(tmp_path, bootstrap, topic, out) as one:
+                assert one.process.wait(60) == 2
+                assert said in one.log
+                assert one.log.count("\n") == 1
+
+
+def test_a_topic_that_was_made_anew_is_refused(tmp_path: Path):
+    out = str(tmp_path / "archive")
+    topic = fresh("embeddings")
+    for rows in (5, 2):
+        with noida_broker() as bootstrap:
+            create_topics(bootstrap, {topic: 1})
+            produce(bootstrap, topic, [(b"%d" % row, embedding(str(row), row), ()) for row in range(rows)])
+            with worker(tmp_path, bootstrap, topic, out) as one:
+                if rows == 5:
+                    eventually(lambda: len(offsets_of(out)) == 5)
+                    assert one.stop() == 0
+                else:
+                    assert one.process.wait(60) == 1
+                    assert "the topic was made anew or lost records" in one.log
