@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError, InputError, StorageConflict, UsageError
-from driftline.components.mmd.calibration import MIN_REFERENCE_WINDOWS, calibrate
 from driftline.components.mmd.online_reference import Calibration, pack, unpack
 from driftline.components.projection.pca import PCA, check_components, gather
 from driftline.components.projection.projected import Projection
@@ -141,6 +140,9 @@ def _key(dataset: EmbeddingsDataset, projection: Projection | None, settings: Re
 
 
 def _make(dataset: EmbeddingsDataset, projection: Projection | None, settings: ReferenceSettings, key: str) -> Baseline:
+    # Here alone: it brings JAX with it, which takes seconds to import and which watching does not need.
+    from driftline.components.mmd.calibration import MIN_REFERENCE_WINDOWS, calibrate
+
     with running("calibrate") as clock:
         seed = settings.online.seed
         components = DEFAULT_COMPONENTS if settings.components is None else settings.components

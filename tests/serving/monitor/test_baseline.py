@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from driftline.components.errors import DataError, DriftlineError, UsageError
+from driftline.components.mmd import calibration
 from driftline.components.mmd.calibration import calibrate
 from driftline.components.mmd.online_reference import OnlineSettings
 from driftline.components.projection.pca import PCA, Moments
@@ -17,7 +20,6 @@ from driftline.components.random_bits import SAMPLE_REFERENCE, choose_rows
 from driftline.components.storage import store
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.values import write_value
-from driftline.serving.monitor import baseline as module
 from driftline.serving.monitor.baseline import Baseline, stored_baseline
 from driftline.serving.monitor.settings import ReferenceSettings
 from tests.serving.monitor.conftest import Bench
@@ -56,11 +58,26 @@ def test_a_restart_does_not_calibrate_again(bench: Bench, monkeypatch: pytest.Mo
     def fail(*_: object) -> None:
         raise AssertionError("calibrated again")
 
-    monkeypatch.setattr(module, "calibrate", fail)
+    monkeypatch.setattr(calibration, "calibrate", fail)
     again = stored_baseline(bench.settings.reference, bench.settings.state)
     assert again.to_bytes() == bench.baseline.to_bytes()
     with pytest.raises(AssertionError, match="calibrated again"):
         stored_baseline(replace(bench.settings.reference, online=replace(SMALL, seed=1)), bench.settings.state)
+
+
+def test_a_restart_does_without_jax(bench: Bench) -> None:
+    program = (
+        "import sys\n"
+        "from driftline.components.mmd.online_reference import OnlineSettings\n"
+        "from driftline.serving.monitor import worker\n"
+        "from driftline.serving.monitor.baseline import stored_baseline\n"
+        "from driftline.serving.monitor.settings import ReferenceSettings\n"
+        f"online = {SMALL!r}\n"
+        f"settings = ReferenceSettings({bench.settings.reference.dataset!r}, components=8, online=online)\n"
+        f"print(stored_baseline(settings, {bench.settings.state!r}).key, 'jax' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [bench.baseline.key, "False"]
 
 
 def test_two_monitors_that_calibrate_at_once_use_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
