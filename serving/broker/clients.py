@@ -16,6 +16,9 @@ MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
 """Records up to this size are read and produced; the broker's own limit may be lower (1 MiB by default)."""
 
 _SESSION_TIMEOUT_MS: Final = 30_000  # a worker killed without a word is replaced after this; garbage collection is not
+_RECONNECT_MS: Final = (
+    2000  # a broker that comes back is found within seconds, not after the client's usual half minute
+)
 _MAX_POLL_INTERVAL_MS: Final = 600_000  # a batch on a slow CPU, its retries and a model's first call included
 
 
@@ -101,7 +104,7 @@ def brokers(settings: KafkaSettings) -> str:
 
 def _opened(client: Any, settings: KafkaSettings, options: dict[str, Any]) -> Any:
     try:
-        return client(**{**settings.options(), **options})
+        return client(**{"reconnect_backoff_max_ms": _RECONNECT_MS, **settings.options(), **options})
     except KafkaError as error:
         raise UnavailableError(
             f"Kafka at {brokers(settings)}: {_reason(error)}; check the address, the security settings and the network"

