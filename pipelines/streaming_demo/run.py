@@ -41,7 +41,7 @@ ALERTS: Final = "film-reviews.alerts"
 ERT: Final = 10 * QUIET_TEXTS
 """Ten times the quiet part: a false alarm in it would be a surprise."""
 
-WINDOW: Final = 150
+WINDOW: Final = 160
 
 _POLL_S: Final = 0.5
 _RATE_READINGS: Final = 10

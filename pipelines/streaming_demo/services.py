@@ -22,6 +22,7 @@ from driftline.pipelines.demo_broker import HOST
 _READY_TIMEOUT_S: Final = 180.0  # PyTorch is imported, and a model loaded, by several processes at once on few cores
 _STOP_TIMEOUT_S: Final = 60.0  # each finishes what it has in hand
 _PROBE_TIMEOUT_S: Final = 5.0
+_POLL_S: Final = 0.2
 _LOG_END: Final = 400
 
 
@@ -50,25 +51,18 @@ class Service:
     def check(self) -> None:
         """Raise ServiceError where the process has ended."""
         if self.process.poll() is not None:
+            end = " ".join(self.log.read_text(encoding="utf-8", errors="replace").split())[-_LOG_END:]
             raise ServiceError(
-                f"{self.name}: ended with status {self.process.returncode}; its log {self._end_of_log()}"
+                f"{self.name}: ended with status {self.process.returncode}; its log {self.log} ends with: {end}"
             )
 
-    def wait_ready(self) -> None:
-        """Return when the process takes work.
-
-        Raises:
-            ServiceError: it ends, or takes too long.
-        """
-        end = time.monotonic() + _READY_TIMEOUT_S
-        while time.monotonic() < end:
-            self.check()
-            try:
-                with urllib.request.urlopen(self.url + self.ready_path, timeout=_PROBE_TIMEOUT_S):
-                    return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.2)
-        raise ServiceError(f"{self.name}: not ready after {_READY_TIMEOUT_S:.0f} s; its log {self._end_of_log()}")
+    def is_ready(self) -> bool:
+        """Say whether the process takes work."""
+        try:
+            with urllib.request.urlopen(self.url + self.ready_path, timeout=_PROBE_TIMEOUT_S):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
 
     def metrics(self) -> dict[str, float]:
         """Return the process's metrics, those of one name added up over labels; none where it does not answer.
@@ -96,10 +90,6 @@ class Service:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-
-    def _end_of_log(self) -> str:
-        end = " ".join(self.log.read_text(encoding="utf-8", errors="replace").split())[-_LOG_END:]
-        return f"{self.log} ends with: {end}"
 
 
 @contextmanager
@@ -130,6 +120,15 @@ def running(folder: Path, commands: Sequence[tuple[str, Sequence[str], int, str]
             service = Service(name, f"http://{HOST}:{port}", ready_path, process, log)
             stack.callback(service.stop)
             services.append(service)
-        for service in services:
-            service.wait_ready()
+        _wait_ready(services)
         yield tuple(services)
+
+
+def _wait_ready(services: Sequence[Service]) -> None:
+    end = time.monotonic() + _READY_TIMEOUT_S
+    while waiting := [service for service in services if not service.is_ready()]:
+        for service in services:
+            service.check()
+        if time.monotonic() > end:
+            raise ServiceError(f"{waiting[0].name}: not ready after {_READY_TIMEOUT_S:.0f} s; see {waiting[0].log}")
+        time.sleep(_POLL_S)
