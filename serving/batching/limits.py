@@ -16,7 +16,8 @@ class Limits:
             batch alone.
         queue_texts: texts that may wait; a request that finds no room for all of its own is refused.
         queue_characters: characters of all requests in hand, waiting or being encoded: what bounds the memory.
-        stuck_s: a batch that takes longer means that the device hangs.
+        stuck_s: seconds after which a batch that still runs means that the device hangs; a large model on a CPU takes
+            tens of them.
 
     Raises:
         UsageError: a value is out of range.
@@ -25,7 +26,7 @@ class Limits:
     batch_tokens: int = 0
     queue_texts: int = 4096
     queue_characters: int = 16_000_000
-    stuck_s: float = 120.0
+    stuck_s: float = 300.0
 
     def __post_init__(self) -> None:
         if self.batch_tokens < 0:
