@@ -19,6 +19,7 @@ import orjson
 from driftline.serving.records.payloads import parsed_json
 from driftline.serving.records.record import Coordinates, Headers, Record
 from driftline.serving.server.failures import RequestError
+from driftline.serving.server.service import whole
 
 STRUCTURED: Final = "application/cloudevents+json"
 BATCH: Final = "application/cloudevents-batch+json"
@@ -159,7 +160,7 @@ def _structured(content: bytes) -> Event:
             continue
         if isinstance(given, bool):
             attributes[name] = "true" if given else "false"
-        elif isinstance(given, (str, int)):
+        elif isinstance(given := whole(given), (str, int)):
             attributes[name] = str(given).encode("utf-8", "replace").decode()
         else:
             raise RequestError(

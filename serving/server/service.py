@@ -220,12 +220,17 @@ def read_options(where: str, given: object) -> Options:
         raise RequestError(
             HTTPStatus.BAD_REQUEST, f"{where}.prompt: expected the name of a prompt, a string", parameter="prompt"
         )
-    dimensions = fields.get("dimensions")
+    dimensions = whole(fields.get("dimensions"))
     if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
         raise RequestError(
             HTTPStatus.BAD_REQUEST, f"{where}.dimensions: expected an integer of 1 or more", parameter="dimensions"
         )
     return Options(prompt or "", dimensions or 0)
+
+
+def whole(value: object) -> object:
+    """Return the integer for a number without a fraction: JSON knows no other difference between 2 and 2.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _milliseconds(headers: Mapping[str, str], name: str) -> float:

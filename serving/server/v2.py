@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from driftline.serving.server.bodies import json_answer, json_numbers, json_object
 from driftline.serving.server.failures import RequestError
-from driftline.serving.server.service import EmbeddingService, Options, read_options
+from driftline.serving.server.service import EmbeddingService, Options, read_options, whole
 from driftline.serving.server.tensors import (
     OUTPUT,
     check_count,
@@ -71,11 +71,14 @@ def read_infer(service: EmbeddingService, content: bytes, json_length: str | Non
     if given_id is not None and not isinstance(given_id, str):
         raise RequestError(HTTPStatus.BAD_REQUEST, "id: expected a string")
     tensor, name = _only_input(body)
-    declared = check_tensor(name, tensor.get("datatype"), tensor.get("shape"))
+    shape = tensor.get("shape")
+    if isinstance(shape, list):
+        shape = [whole(size) for size in cast("list[object]", shape)]
+    declared = check_tensor(name, tensor.get("datatype"), shape)
     parameters = _object(body, "parameters", "parameters")
     options = read_options("parameters", parameters)
     binary = _binary_output(body, parameters)
-    size = _object(tensor, "parameters", f"input {name}: parameters").get("binary_data_size")
+    size = whole(_object(tensor, "parameters", f"input {name}: parameters").get("binary_data_size"))
     if size is not None:
         if "data" in tensor:
             raise RequestError(HTTPStatus.BAD_REQUEST, f"input {name}: has both data and binary_data_size")
