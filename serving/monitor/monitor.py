@@ -7,43 +7,28 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
-from driftline.components.errors import DataError, DriftlineError, StorageError
+from driftline.components.errors import DataError, StorageError
 from driftline.components.mmd.online import Readings
 from driftline.components.steps import LOGGER
-from driftline.serving.monitor.alerts import Delivery, Kind, alert, alert_id, run_of
+from driftline.serving.monitor.alerts import Kind, alert, alert_id, run_of
 from driftline.serving.monitor.baseline import Baseline
 from driftline.serving.monitor.evidence import evidence
 from driftline.serving.monitor.metrics import MonitorMetrics
 from driftline.serving.monitor.observed import Observed
+from driftline.serving.monitor.outbox import Courier, Outbox
 from driftline.serving.monitor.settings import MonitorSettings
 from driftline.serving.monitor.state import TEXT_CHARACTERS, MonitorState, RecentRecord, StateFile
 from driftline.serving.records.embeddings import EmbeddedText
 from driftline.serving.records.record import Coordinates
 
-MAX_PENDING: Final = 100
-"""Deliveries that wait at most: far more than drifts bring about while whatever takes them is repaired."""
 _Compared = tuple[int, RecentRecord]
 """A record to compare, and its number in its batch."""
 
-_FIRST_RETRY_S: Final = 1.0
-_LAST_RETRY_S: Final = 60.0
 _TELL_INTERVAL_S: Final = 60.0  # a wrong model refuses every record: one line a minute says so
-
-
-class Courier(Protocol):
-    """Brings one kind of delivery about: where alerts or runs go."""
-
-    def deliver(self, delivery: Delivery) -> None:
-        """Do it, and return when it is safe; doing the same again must do no harm.
-
-        Raises:
-            DriftlineError: it could not be done now.
-        """
-        ...
 
 
 class Monitor:
@@ -79,22 +64,19 @@ class Monitor:
         self._settings = settings
         self._baseline = baseline
         self._file = file
-        self._couriers = couriers
+        self._outbox = Outbox(state.outbox, couriers, metrics, clock)
         self._metrics = metrics
         self._clock = clock
         self._saved_s = clock()
         self._changed = True
         self._unsaved_outbox = False
-        self._retries = {kind: _Retries() for kind in couriers}
         self._told_at: dict[str, float] = {}
         self._trouble: str | None = None
-        state.outbox = [delivery for delivery in state.outbox if delivery.kind in couriers]
         metrics.reference_rows.set(baseline.calibration.rows)
         metrics.last_alarm.set(state.last_alarm_ms / 1000)
         metrics.score.set(math.nan)  # until the next stride ends
         metrics.threshold.set(math.inf)
         metrics.drifting.set(state.detector.drifting)
-        metrics.pending.set(len(state.outbox))
 
     @property
     def trouble(self) -> str | None:
@@ -126,8 +108,8 @@ class Monitor:
         # An alarm does not wait, unless the place fails: the stream is not to wait for each attempt then.
         if (due and self._changed) or (self._unsaved_outbox and self._trouble is None):
             self.save()
-        if not self._unsaved_outbox:
-            self._deliver()
+        if not self._unsaved_outbox and self._outbox.deliver():
+            self.save()
 
     def save(self) -> None:
         """Write the state now; a failure is counted and told, and it is tried again.
@@ -247,47 +229,11 @@ class Monitor:
         data = evidence(settings.topic, self._baseline, state, readings, reading, settings.texts)
         raised = alert(settings.topic, identity, time_ms, data)
         LOGGER.warning(json.dumps({"driftline": "alarm", **raised.content}, ensure_ascii=False))
-        self._post(raised)
+        self._unsaved_outbox |= self._outbox.post(raised)
         now = self._clock()
         if settings.run is not None and now - state.last_run_s >= settings.run.cool_down_s:
             state.last_run_s = now
-            self._post(run_of(settings.run, raised))
-
-    def _post(self, delivery: Delivery) -> None:
-        """Leave something to deliver; where far too much is left already, the oldest is given up."""
-        if delivery.kind not in self._couriers:
-            return
-        outbox = self.state.outbox
-        outbox.append(delivery)
-        for dropped in outbox[:-MAX_PENDING]:
-            self._metrics.deliveries.labels(dropped.kind, "dropped").inc()
-            LOGGER.error("%s %s: given up, after %d more that wait", dropped.kind, dropped.id, MAX_PENDING)
-        del outbox[:-MAX_PENDING]
-        self._unsaved_outbox = True
-        self._metrics.pending.set(len(outbox))
-
-    def _deliver(self) -> None:
-        """Deliver what waits, each kind in its order; a failure makes its kind wait."""
-        outbox = self.state.outbox
-        done = False
-        for delivery in [*outbox]:
-            waits = self._retries[delivery.kind]
-            if self._clock() < waits.at_s:
-                continue
-            try:
-                self._couriers[delivery.kind].deliver(delivery)
-            except DriftlineError as error:
-                waits.failed(self._clock())
-                self._metrics.deliveries.labels(delivery.kind, "failed").inc()
-                LOGGER.error("%s %s: not delivered, to be tried again: %s", delivery.kind, delivery.id, error)
-                continue
-            waits.succeeded()
-            outbox.remove(delivery)
-            self._metrics.deliveries.labels(delivery.kind, "sent").inc()
-            done = True
-        if done:
-            self._metrics.pending.set(len(outbox))
-            self.save()
+            self._unsaved_outbox |= self._outbox.post(run_of(settings.run, raised))
 
     def _tell(self, about: str, message: str, level: int = logging.WARNING) -> None:
         """Log a line, at most one a minute about the same."""
@@ -295,19 +241,3 @@ class Monitor:
         if now - self._told_at.get(about, -math.inf) >= _TELL_INTERVAL_S:
             self._told_at[about] = now
             LOGGER.log(level, message)
-
-
-class _Retries:
-    """When one kind of delivery is tried next: after a failure, twice as late as before."""
-
-    def __init__(self) -> None:
-        self.at_s = -math.inf
-        self._wait_s = _FIRST_RETRY_S
-
-    def failed(self, now_s: float) -> None:
-        self.at_s = now_s + self._wait_s
-        self._wait_s = min(2 * self._wait_s, _LAST_RETRY_S)
-
-    def succeeded(self) -> None:
-        self.at_s = -math.inf
-        self._wait_s = _FIRST_RETRY_S

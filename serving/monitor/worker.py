@@ -17,8 +17,9 @@ from driftline.serving.monitor.alerts import Kind
 from driftline.serving.monitor.baseline import stored_baseline
 from driftline.serving.monitor.couriers import AlertsTopic, KubeflowRuns
 from driftline.serving.monitor.metrics import MonitorMetrics
-from driftline.serving.monitor.monitor import Courier, Monitor
+from driftline.serving.monitor.monitor import Monitor
 from driftline.serving.monitor.observed import observed
+from driftline.serving.monitor.outbox import Courier
 from driftline.serving.monitor.settings import MonitorSettings
 from driftline.serving.monitor.state import MonitorState, StateFile
 from driftline.serving.monitor.topic import EmbeddingsTopic

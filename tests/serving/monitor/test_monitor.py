@@ -18,8 +18,9 @@ from driftline.components.mmd.online import OnlineDetector
 from driftline.components.storage import store
 from driftline.serving.errors import UnavailableError
 from driftline.serving.monitor.alerts import binary_event, iso_time
-from driftline.serving.monitor.monitor import MAX_PENDING, Monitor
+from driftline.serving.monitor.monitor import Monitor
 from driftline.serving.monitor.observed import observed
+from driftline.serving.monitor.outbox import MAX_PENDING
 from driftline.serving.monitor.settings import RunSettings
 from driftline.serving.monitor.state import STATE_NAME, TEXT_CHARACTERS, MonitorState
 from driftline.serving.records.record import Coordinates, Record
@@ -379,7 +380,7 @@ def test_the_outbox_has_an_end(bench: Bench) -> None:
     monitor.observe(STREAM)
     (waiting,) = monitor.state.outbox
     for number in range(MAX_PENDING + 5):
-        monitor._post(replace(waiting, id=str(number)))
+        monitor._outbox.post(replace(waiting, id=str(number)))
     assert len(monitor.state.outbox) == MAX_PENDING
     assert monitor.state.outbox[-1].id == str(MAX_PENDING + 4)
     assert sample(monitor, "driftline_monitor_deliveries_total", kind="alert", outcome="dropped") == 6
