@@ -103,6 +103,15 @@ if TYPE_CHECKING:
     help="How the group shares partitions; the same for all of its workers.",
 )
 @click.option(
+    "--session-timeout",
+    "session_timeout_s",
+    type=click.FloatRange(min=1),
+    default=30.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds of silence after which a worker's partitions are given to others.",
+)
+@click.option(
     "--stay",
     is_flag=True,
     help="Let the group keep this worker's partitions for its return when it ends.  [default: hand them over]",
@@ -150,6 +159,7 @@ def stream(
     buffer_records: int,
     buffer_bytes: int,
     assignment: str,
+    session_timeout_s: float,
     stay: bool,
     drain_timeout_s: float,
     prompt: str,
@@ -193,6 +203,7 @@ def stream(
         batch=BatchLimits(batch_records, batch_tokens, linger_ms),
         buffer=BufferLimits(buffer_records, buffer_bytes),
         assignment=assignment,  # pyright: ignore[reportArgumentType]
+        session_timeout_s=session_timeout_s,
         stay=stay,
         drain_timeout_s=drain_timeout_s,
     )

@@ -30,6 +30,7 @@ LOGGER: Final = logging.getLogger(__name__)
 
 NO_HEALTH_PORT: Final = -1
 _AGAIN_S: Final = 1.0
+_HEARTBEAT_S: Final = 3.0  # how soon a worker learns that partitions are handed around
 
 _ASSIGNORS: Final[Mapping[Assignment, Any]] = {
     "range": RangePartitionAssignor,
@@ -151,4 +152,6 @@ def _consumer(settings: StreamSettings, kafka: KafkaSettings) -> Any:
         instance_id=settings.instance_id,
         partition_assignment_strategy=[_ASSIGNORS[settings.assignment]],
         max_poll_records=settings.batch.records,
+        session_timeout_ms=int(settings.session_timeout_s * 1000),
+        heartbeat_interval_ms=int(min(_HEARTBEAT_S, settings.session_timeout_s / 5) * 1000),
     )

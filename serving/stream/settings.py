@@ -64,6 +64,7 @@ class StreamSettings:
         batch: limits of a micro-batch.
         buffer: limits of what is read ahead.
         assignment: how the group shares partitions.
+        session_timeout_s: after which the group gives a silent worker's partitions to others.
         stay: whether the group keeps this worker's partitions for it when it ends, until its session times out.
         drain_timeout_s: in which what is in hand must be finished when the worker is told to end.
 
@@ -83,6 +84,7 @@ class StreamSettings:
     batch: BatchLimits = BatchLimits()
     buffer: BufferLimits = BufferLimits()
     assignment: Assignment = "range"
+    session_timeout_s: float = 30.0  # a pause of the machine or of the garbage collection is shorter
     stay: bool = False
     drain_timeout_s: float = 25.0  # Kubernetes kills 30 s after SIGTERM
 
