@@ -18,9 +18,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from driftline.components.errors import DataError
+from driftline.components.errors import DataError, StorageError
 from driftline.components.storage import store
 from driftline.components.storage.deletes import read_deletes
+from driftline.components.storage.location import FileInfo
 from driftline.components.storage.manifest import MANIFEST_NAME, JoinedManifest, Manifest
 
 _LEVEL: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=([^/]+)")
@@ -72,18 +73,35 @@ def selected_folders(uri: str) -> tuple[str, tuple[Selector, ...]]:
 
 
 def read_manifest(folder: str) -> Manifest:
-    """Read the manifest of one dataset.
+    """Read the manifest of one dataset, which may be replaced meanwhile.
+
+    Raises:
+        DataError: It is not one of an embeddings dataset.
+        StorageError: It cannot be read.
+    """
+    return read_manifest_version(folder)[0]
+
+
+def read_manifest_version(folder: str) -> tuple[Manifest, FileInfo]:
+    """Read the manifest of one dataset, and say which version of the file it is, or an earlier one.
 
     Raises:
         DataError: It is not one of an embeddings dataset.
         StorageError: It cannot be read.
     """
     place = store.join(folder, MANIFEST_NAME)
-    try:
-        return Manifest.from_json(store.read_json(place))
-    except DataError as error:
-        text = str(error)
-        raise DataError(text if text.startswith(place) else f"{place}: {text}") from error
+    info = store.stat(place)
+    while True:
+        try:
+            return Manifest.from_json(store.read_json(place)), info
+        except DataError as error:
+            text = str(error)
+            raise DataError(text if text.startswith(place) else f"{place}: {text}") from error
+        except StorageError:
+            # An object that is replaced between two requests for it can no longer be read: the new one can.
+            seen, info = info, store.stat(place)
+            if info == seen:
+                raise
 
 
 def joined_manifest(folder: str, selectors: Sequence[Selector] = ()) -> JoinedManifest | None:

@@ -22,7 +22,7 @@ from driftline.components.storage import store
 from driftline.components.storage.dataset import write_deletes
 from driftline.components.storage.deletes import read_deletes
 from driftline.components.storage.manifest import MANIFEST_NAME, Manifest, Shard
-from driftline.components.storage.partitions import read_manifest
+from driftline.components.storage.partitions import read_manifest, read_manifest_version
 from driftline.components.storage.shard_format import whole_parquet
 from driftline.serving.archive.layout import FileName, model_of
 from driftline.serving.archive.models import ModelDescription, Models
@@ -109,8 +109,7 @@ class Hours:
         unneeded: list[str] = []
         pause_s = 0.05
         for _ in range(_TRIES):
-            seen = store.stat(place) if store.exists(place) else None
-            before = None if seen is None else read_manifest(folder)
+            before, seen = read_manifest_version(folder) if store.exists(place) else (None, None)
             after = self._changed(folder, before, change, model, f"{self._topic}/{self._partition}/{commit}")
             if after is None or after == before:
                 check_owned()

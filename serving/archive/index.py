@@ -69,7 +69,7 @@ class IdIndex:
         self._places: dict[str, int] = {}
 
     def _opened(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._file, isolation_level=None)
+        database = self._connected()
         try:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")
@@ -78,10 +78,14 @@ class IdIndex:
             database.close()
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{self._file}{suffix}").unlink(missing_ok=True)
-            database = sqlite3.connect(self._file, isolation_level=None)
+            database = self._connected()
             database.execute("PRAGMA journal_mode=WAL")
             database.executescript(_SCHEMA)
         return database
+
+    def _connected(self) -> sqlite3.Connection:
+        # One thread at a time uses it, which need not always be the same.
+        return sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
 
     def close(self) -> None:
         """Close the file."""

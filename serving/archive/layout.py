@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 STATE_FOLDER: Final = "_archive"
@@ -18,6 +18,7 @@ _FILE: Final = re.compile(r"part-(.+)-(\d{5,})-(\d{12,})-(\d{12,})-(\d+)\.parque
 _HOUR: Final = re.compile(r"date=(\d{4}-\d{2}-\d{2})/hour=(\d{2})/model=[^/]+")
 _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _SHOWN: Final = 60
+_HOUR_MS: Final = 3_600_000
 _LAST_MS: Final = 253_402_300_799_999  # the end of the year 9999, the last that a date can tell
 
 
@@ -86,4 +87,4 @@ def hour_end_ms(place: str) -> int:
     if found is None:
         raise ValueError(f"{place!r} is not date=…/hour=…/model=…")
     hour = datetime.fromisoformat(f"{found[1]}T{found[2]}:00:00+00:00")
-    return int((hour + timedelta(hours=1)).timestamp() * 1000)
+    return int(hour.timestamp()) * 1000 + _HOUR_MS

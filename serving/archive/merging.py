@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,9 @@ from driftline.serving.archive.layout import FileName
 from driftline.serving.archive.rows import live_rows
 
 Rows = NDArray[np.int64]
+
+_WORTH: Final = 0.1
+"""Share of a file's rows that are left out from which on it is written anew by itself."""
 _NONE: Rows = np.empty(0, np.int64)
 
 
@@ -38,16 +42,16 @@ class Merger:
     bytes: int = 0
     deleted: int = 0
 
-    @property
-    def is_useful(self) -> bool:
-        """Whether there is anything to merge, or to take out."""
-        return len(self.files) > 1 or self.deleted > 0
+    def is_useful(self, *, purge: bool) -> bool:
+        """Say whether there are files to merge, or enough rows to take out; any row is enough for `purge`."""
+        enough = 0.0 if purge else _WORTH * (self.live + self.deleted)
+        return len(self.files) > 1 or (self.deleted > 0 and self.deleted >= enough)
 
 
 def mergers(
     files: Sequence[tuple[FileName, Shard]], deletes: Mapping[str, Rows], rows: int, max_bytes: int
 ) -> list[Merger]:
-    """Return which neighbouring files to merge.
+    """Return all files, those together that one file can stand for.
 
     Args:
         files: one partition's files in one place, by ascending offsets.
@@ -67,7 +71,7 @@ def mergers(
         last.live += live
         last.bytes += shard.bytes
         last.deleted += deleted
-    return [merger for merger in found if merger.is_useful]
+    return found
 
 
 def merge(

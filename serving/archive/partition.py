@@ -159,7 +159,10 @@ class PartitionArchive:
             PlaceChange(place, (added[place],) if place in added else (), deleted=tuple(sorted(deleted.get(place, ()))))
             for place in touched
         )
-        untidy = {entry.place: entry for entry in state.untidy} | {place: Untidy(place, now_ms) for place in touched}
+        untidy = {entry.place: entry for entry in state.untidy}
+        for place in touched:
+            since_ms = untidy[place].since_ms if place in untidy else now_ms
+            untidy[place] = Untidy(place, now_ms, since_ms)
         self._commit(
             pending.next_offset, changes, untidy=tuple(untidy.values()), garbage=state.garbage, superseded=superseded
         )
@@ -195,25 +198,29 @@ class PartitionArchive:
     def _is_settled(self, entry: Untidy, now_ms: int) -> bool:
         return now_ms >= max(entry.touched_ms, hour_end_ms(entry.place)) + self._settings.tidy.settle_s * 1000
 
+    def _is_to_purge(self, entry: Untidy, now_ms: int) -> bool:
+        return now_ms >= max(entry.since_ms, hour_end_ms(entry.place)) + self._settings.tidy.purge_s * 1000
+
     def _is_due(self, entry: Untidy, now_ms: int) -> bool:
-        return self._files[entry.place] >= self._settings.tidy.files or self._is_settled(entry, now_ms)
+        if self._files[entry.place] >= self._settings.tidy.files or self._is_to_purge(entry, now_ms):
+            return True
+        return not entry.waits and self._is_settled(entry, now_ms)
 
     def _merge_place(self, due: Untidy, now_ms: int) -> None:
-        state = self._file.state
+        state, purge = self._file.state, self._is_to_purge(due, now_ms)
         try:
-            change, orphans = self._merged(due.place, state)
+            change, left, orphans = self._merged(due.place, state, purge=purge)
         except DataError:
             # Readers are told of a damaged file as well; the archive goes on.
             LOGGER.exception("%s: cannot be merged", self._hours.folder(due.place))
             self._metrics.failures.labels("merge").inc()
-            change, orphans = PlaceChange(due.place), []
-        if self._is_settled(due, now_ms):
-            untidy = tuple(entry for entry in state.untidy if entry.place != due.place)
-        else:
-            untidy = state.untidy
+            change, left, orphans = PlaceChange(due.place), 0, []
+        untidy = [entry for entry in state.untidy if entry.place != due.place]
+        if not purge and (left or not self._is_settled(due, now_ms)):
+            untidy.append(dataclasses.replace(due, waits=self._is_settled(due, now_ms)))
         replaced = tuple(Garbage(f"{due.place}/{name}", now_ms) for name in change.removed)
         changes = (change,) if change.removed else ()
-        self._commit(state.next_offset, changes, untidy=untidy, garbage=(*state.garbage, *replaced))
+        self._commit(state.next_offset, changes, untidy=tuple(untidy), garbage=(*state.garbage, *replaced))
         self._make_changes(now_ms)
         self._files[due.place] = 0
         self._metrics.merges.inc(len(change.added))
@@ -221,18 +228,25 @@ class PartitionArchive:
         for name in orphans:
             store.remove(store.join(self._hours.folder(due.place), name))
 
-    def _merged(self, place: str, state: PartitionState) -> tuple[PlaceChange, list[str]]:
-        """Write the large files of a place; return the change, and files that no commit can ever name."""
+    def _merged(self, place: str, state: PartitionState, *, purge: bool) -> tuple[PlaceChange, int, list[str]]:
+        """Write the large files of a place.
+
+        Returns:
+            The change, how many rows that are left out stay in files, and files that no commit can ever name.
+        """
         manifest = self._hours.manifest(place)
         if manifest is None:
-            return PlaceChange(place), []
+            return PlaceChange(place), 0, []
         folder, limits = self._hours.folder(place), self._settings.files
         deletes = read_deletes(folder, manifest)
         added: list[Shard] = []
         removed: list[str] = []
+        left = 0
         for merger in mergers(self._hours.own(manifest.shards), deletes, limits.rows, limits.bytes):
-            if not merger.live and len(merger.files) + len(removed) >= len(manifest.shards):
-                continue  # a dataset has a shard at least
+            is_last = not merger.live and len(merger.files) + len(removed) >= len(manifest.shards) + len(added)
+            if is_last or not merger.is_useful(purge=purge):  # a dataset has a shard at least
+                left += merger.deleted
+                continue
             shard = merge(folder, manifest, deletes, merger, state.commit + 1, self._key(merger.files[0][0]))
             added += [] if shard is None else [shard]
             removed += [old.name for _, old in merger.files]
@@ -246,7 +260,7 @@ class PartitionArchive:
             for name in (file.uri.rpartition("/")[2] for file in store.list_files(folder))
             if name not in kept and self._is_past(name, state.commit)
         ]
-        return PlaceChange(place, tuple(added), tuple(removed)), orphans
+        return PlaceChange(place, tuple(added), tuple(removed)), left, orphans
 
     def _is_past(self, name: str, commit: int) -> bool:
         parsed = FileName.parse(name)

@@ -6,7 +6,9 @@ import logging
 from contextlib import ExitStack
 from typing import Final
 
-from driftline.components.storage.location import normalised
+from driftline.components.errors import UsageError
+from driftline.components.storage import store
+from driftline.components.storage.manifest import MANIFEST_NAME
 from driftline.serving.archive.letters import KafkaDeadLetters
 from driftline.serving.archive.metrics import ArchiveMetrics
 from driftline.serving.archive.settings import ArchiveSettings
@@ -37,7 +39,8 @@ def run_archive(settings: ArchiveSettings, kafka: KafkaSettings, health_port: in
         DataError: something in the archive is damaged, or the topic is not the one that it holds.
         UnavailableError: no broker answers, or it refuses for good.
     """
-    normalised(settings.out)
+    if store.exists(store.join(settings.out, MANIFEST_NAME)):
+        raise UsageError(f"{settings.out}: is an embeddings dataset itself; give the archive a folder of its own")
     metrics = ArchiveMetrics()
     with ExitStack() as stack:
         stop = stack.enter_context(stopping_on_signals())

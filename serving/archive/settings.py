@@ -43,17 +43,19 @@ class TidyRules:
         settle_s: how long after its end, and after its last change, an hour's files are merged.
         files: so many files of a partition in one hour are merged before it ends.
         grace_s: how long replaced files stay for those who opened the dataset before.
+        purge_s: how long a row that is left out may stay in a file otherwise worth keeping.
     """
 
     settle_s: float = 600.0
     files: int = 32
     grace_s: float = 3600.0
+    purge_s: float = 7 * 86_400.0
 
     def __post_init__(self) -> None:
-        if min(self.settle_s, self.grace_s) < 0 or self.files < 2:
+        if min(self.settle_s, self.grace_s, self.purge_s) < 0 or self.files < 2:
             raise UsageError(
-                f"archive: settle {self.settle_s:g} s, {self.files} files, grace {self.grace_s:g} s; expected times "
-                "from 0 on and at least 2 files"
+                f"archive: settle {self.settle_s:g} s, {self.files} files, grace {self.grace_s:g} s, purge "
+                f"{self.purge_s:g} s; expected times from 0 on and at least 2 files"
             )
 
 

@@ -40,10 +40,19 @@ class PlaceChange:
 
 @dataclass(frozen=True, slots=True)
 class Untidy:
-    """A place whose files of this partition were not merged since they changed, at `touched_ms` (since 1970 UTC)."""
+    """A place whose files of this partition are to be merged, or to be rid of rows that are left out.
+
+    Attributes:
+        place: its folder within the archive.
+        touched_ms: when they changed last, milliseconds since 1970 UTC.
+        since_ms: when they changed first, since there was nothing to do.
+        waits: whether all that is left are a few rows, which can wait for more.
+    """
 
     place: str
     touched_ms: int
+    since_ms: int
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

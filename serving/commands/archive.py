@@ -71,6 +71,14 @@ if TYPE_CHECKING:
     help="Seconds that replaced files stay for those who are reading them.",
 )
 @click.option(
+    "--purge-days",
+    type=click.FloatRange(min=0.0),
+    default=7.0,
+    show_default=True,
+    metavar="D",
+    help="Days after which deleted rows are gone from the files too, where merging has not done so before.",
+)
+@click.option(
     "--index-dir",
     default="",
     metavar="DIR",
@@ -95,6 +103,7 @@ def archive(
     buffer_mb: int,
     settle: float,
     grace: float,
+    purge_days: float,
     index_dir: str,
     health_port: int,
     kafka: KafkaSettings,
@@ -115,7 +124,7 @@ def archive(
         instance_id,
         index_dir,
         FileLimits(max_delay, rows_per_file, file_mb * MEBIBYTE, buffer_mb * MEBIBYTE),
-        TidyRules(settle, grace_s=grace),
+        TidyRules(settle, grace_s=grace, purge_s=purge_days * 86_400),
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("kafka").setLevel(logging.WARNING)

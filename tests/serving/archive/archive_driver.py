@@ -13,12 +13,15 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
 from typing import Any
 
+from driftline.components.storage.values import read_value, write_value
 from driftline.serving.archive.partition import PartitionArchive
+from driftline.serving.archive.state import PartitionState
 from tests.serving.archive.archived import busy_log, driven, settings_of
 from tests.support.dying import die_at
 
@@ -58,6 +61,10 @@ def _told_of_tidying() -> list[bool]:
 
 def main() -> None:
     """Serve requests until the input ends."""
+    with tempfile.TemporaryDirectory() as folder:  # so that no process has to prepare for it anew
+        value = PartitionState("t", 0, "o", 1, 0)
+        write_value(f"{folder}/value.json", value)
+        assert read_value(f"{folder}/value.json", PartitionState) == value
     for line in sys.stdin:
         request = json.loads(line)
         pid = os.fork()

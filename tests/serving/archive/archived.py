@@ -180,12 +180,11 @@ class Clock:
 
 def settings_of(out: str, **more: Any) -> ArchiveSettings:
     """Settings under which all is written at each turn, and merged and removed as soon as may be."""
-    files = FileLimits(max_delay_s=0.0, rows=more.pop("rows", 50_000), bytes=more.pop("bytes", 1 << 27))
-    files = dataclasses.replace(
-        files, **{key: more.pop(key) for key in ("max_delay_s", "buffered_bytes") if key in more}
-    )
-    tidy = TidyRules(settle_s=more.pop("settle_s", 0.0), files=more.pop("files", 32), grace_s=more.pop("grace_s", 0.0))
-    return ArchiveSettings(TOPIC, out, files=files, tidy=tidy, **more)
+    limits = {"max_delay_s": 0.0}
+    limits |= {key: more.pop(key) for key in ("max_delay_s", "rows", "bytes", "buffered_bytes") if key in more}
+    rules = {"settle_s": 0.0, "grace_s": 0.0}
+    rules |= {key: more.pop(key) for key in ("settle_s", "grace_s", "purge_s", "files") if key in more}
+    return ArchiveSettings(TOPIC, out, files=FileLimits(**limits), tidy=TidyRules(**rules), **more)
 
 
 @dataclass

@@ -183,17 +183,11 @@ def test_two_archives_in_one_folder_are_right_or_refused(tmp_path: Path):
         assert equal(bootstrap, topic, out)
 
 
-def test_a_topic_that_is_not_there_and_a_folder_that_cannot_be(tmp_path: Path):
-    with noida_broker() as bootstrap:
-        for topic, out, said in (
-            (fresh("none"), str(tmp_path / "a"), "create it, or name the topic"),
-            ("x" * 200, str(tmp_path / "a"), "expected a topic's name of 1 to 150"),
-            ("y", "s3://bucket/a", "s3:// is not supported"),
-        ):
-            with worker(tmp_path, bootstrap, topic, out) as one:
-                assert one.process.wait(60) == 2
-                assert said in one.log
-                assert one.log.count("\n") == 1
+def test_a_topic_that_is_not_there_is_said(tmp_path: Path):
+    with noida_broker() as bootstrap, worker(tmp_path, bootstrap, fresh("none"), str(tmp_path / "a")) as one:
+        assert one.process.wait(60) == 2
+        assert "create it, or name the topic" in one.log
+        assert one.log.count("\n") == 1
 
 
 def test_a_topic_that_was_made_anew_is_refused(tmp_path: Path):

@@ -63,11 +63,11 @@ def driver(folder: Path, seed: int, events: int, partitions: int) -> Iterator[As
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "every"), [("local", 1), ("gs", 7)])
+@pytest.mark.parametrize(("place", "every"), [("local", 3), ("gs", 11)])
 def test_killed_at_every_change_of_the_store(tmp_path: Path, place: str, every: int, request: pytest.FixtureRequest):
     base = request.getfixturevalue("gcs_bucket") if place == "gs" else str(tmp_path)
-    log = busy_log(3, 13)
-    with driver(tmp_path, 3, 13, 1) as ask:
+    log = busy_log(3, 11)
+    with driver(tmp_path, 3, 11, 1) as ask:
         operation = 1 - every
         while True:
             operation += every
