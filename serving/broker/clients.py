@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final, cast
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -19,6 +20,8 @@ _SESSION_TIMEOUT_MS: Final = 30_000  # a worker killed without a word is replace
 _RECONNECT_MS: Final = (
     2000  # a broker that comes back is found within seconds, not after the client's usual half minute
 )
+_FIRST_PAUSE_S: Final = 0.001
+_LONGEST_PAUSE_S: Final = 0.05
 _MAX_POLL_INTERVAL_MS: Final = 600_000  # a batch on a slow CPU, its retries and a model's first call included
 
 
@@ -86,6 +89,31 @@ def open_admin(settings: KafkaSettings) -> KafkaAdminClient:
         UnavailableError: no broker answers.
     """
     return _opened(KafkaAdminClient, settings, {})
+
+
+def poll(consumer: Any, timeout_s: float, max_records: int | None = None) -> dict[Any, list[ConsumerRecord]]:
+    """Return what a consumer's partitions have, in order; wait for something where there is nothing.
+
+    kafka-python asks again as soon as a broker says that there is nothing. Apache Kafka says so after half a second; a
+    broker that says so at once, as small ones do, would be asked hundreds of times a second, by a core that does
+    nothing else. Hence pauses, which grow from a millisecond to 50.
+
+    Args:
+        consumer: with its partitions assigned, or a member of a group.
+        timeout_s: seconds to wait.
+        max_records: how many at most; None for the consumer's own limit.
+    """
+    # Joining a group takes a wait in one piece. Nothing public tells whether one is due.
+    coordinator = getattr(consumer, "_coordinator", None)
+    end, pause_s = time.monotonic() + timeout_s, _FIRST_PAUSE_S
+    while True:
+        left_s = max(0.0, end - time.monotonic())
+        joining = coordinator is None or coordinator.need_rejoin() or coordinator.coordinator_unknown()
+        polled = consumer.poll(timeout_ms=int(1000 * left_s) if joining else 0, max_records=max_records)
+        if polled or joining or not left_s:
+            return polled
+        time.sleep(min(pause_s, left_s))
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 def record_of(found: ConsumerRecord) -> Record:

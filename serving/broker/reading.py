@@ -10,12 +10,12 @@ from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
 from driftline.components.errors import UsageError
-from driftline.serving.broker.clients import brokers, open_consumer, record_of
+from driftline.serving.broker.clients import brokers, open_consumer, poll, record_of
 from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import UnavailableError
 from driftline.serving.records.record import Record
 
-_POLL_MS: Final = 500
+_POLL_S: Final = 0.5
 _SILENCE_S: Final = 30.0  # a broker that has what was asked for answers sooner, even one that has just been started
 
 
@@ -40,7 +40,7 @@ def read_topic(kafka: KafkaSettings, topic: str) -> Iterator[Record]:
         ends = consumer.end_offsets(partitions)
         heard_s = time.monotonic()
         while any((consumer.position(at) or 0) < end for at, end in ends.items()):
-            polled = consumer.poll(timeout_ms=_POLL_MS)
+            polled = poll(consumer, _POLL_S)
             if polled:
                 heard_s = time.monotonic()
             elif time.monotonic() - heard_s > _SILENCE_S:

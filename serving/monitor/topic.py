@@ -16,7 +16,7 @@ from kafka.structs import TopicPartition
 
 from driftline.components.errors import UsageError
 from driftline.components.steps import LOGGER
-from driftline.serving.broker.clients import brokers, open_consumer, record_of
+from driftline.serving.broker.clients import brokers, open_consumer, poll, record_of
 from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import UnavailableError
 from driftline.serving.monitor.merge import TimeMerge
@@ -109,7 +109,7 @@ class EmbeddingsTopic:
         if taken:
             return taken
         try:
-            polled = self._consumer.poll(timeout_ms=round(timeout_s * 1000), max_records=_POLL_RECORDS)
+            polled = poll(self._consumer, timeout_s, _POLL_RECORDS)
             self._positions = {tp: self._position(tp) for tp in self._positions}
         except (OffsetOutOfRangeError, LogTruncationError):
             self._reposition()

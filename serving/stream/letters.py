@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from driftline.components.errors import UsageError
-from driftline.serving.broker.clients import brokers, open_consumer, open_producer, record_of
+from driftline.serving.broker.clients import brokers, open_consumer, open_producer, poll, record_of
 from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import UnavailableError
 from driftline.serving.records.provenance import DeadLetter, read_dead_letter, replay_headers
@@ -28,7 +28,7 @@ FOREIGN: Final = "unknown"
 
 _BATCH: Final = 500
 _METADATA_BYTES: Final = 4000  # of the 4096 that brokers take beside a committed offset, by default
-_POLL_MS: Final = 500
+_POLL_S: Final = 0.5
 _SILENT_POLLS: Final = 60  # half a minute without a record before the end, which the broker said is there
 _EMPTY_OFFSETS: Final = 10_000_000  # longest stretch of offsets that a mark may span
 
@@ -283,7 +283,7 @@ def _seek(consumer: Any, starts: dict[TopicPartition, int]) -> dict[TopicPartiti
 def _records(consumer: Any, ends: dict[TopicPartition, int]) -> Iterator[tuple[TopicPartition, Record]]:
     silent = 0
     while any(consumer.position(at) < end for at, end in ends.items()):
-        polled = consumer.poll(timeout_ms=_POLL_MS)
+        polled = poll(consumer, _POLL_S)
         silent = 0 if polled else silent + 1
         if silent > _SILENT_POLLS:
             raise UnavailableError("dead letters: the broker has sent nothing for half a minute; try again")

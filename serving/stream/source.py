@@ -15,7 +15,7 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from driftline.serving.broker.clients import open_admin, record_of
+from driftline.serving.broker.clients import open_admin, poll, record_of
 from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import UnavailableError
 from driftline.serving.records.record import Record
@@ -54,7 +54,7 @@ class Source:
             UnavailableError: the broker refuses, for good.
         """
         try:
-            polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+            polled = poll(self._consumer, timeout_s, max_records)
         except FencedInstanceIdError as error:
             raise FencedError(
                 "consumer group: another worker has the same instance-id; give each one an id of its own"
