@@ -160,7 +160,7 @@ def schemas(limits: RequestLimits) -> Schema:
             ),
             "propertyNames": {"pattern": "^[a-z0-9]+$"},
             "additionalProperties": {"type": ["string", "integer", "boolean"]},
-            "description": "A CloudEvent in structured mode (`data_base64` may stand for data); binary mode is taken too.",
+            "description": "A CloudEvent in structured mode, data_base64 instead of data too; binary mode is taken.",
         },
         "ReplyEvent": {**_event({"data": {"anyOf": [ref("Embedding"), ref("V1Response")]}})},
         "Embedding": object_of(
