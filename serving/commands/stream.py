@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from driftline.components.errors import UsageError
 from driftline.serving.commands.encoder_options import encoder_options
 from driftline.serving.commands.kafka_options import kafka_options
 
@@ -112,6 +113,12 @@ if TYPE_CHECKING:
     help="Seconds of silence after which a worker's partitions are given to others.",
 )
 @click.option(
+    "--static/--dynamic",
+    default=True,
+    show_default=True,
+    help="Take up this worker's place in the group again after a restart, or join as a new member.",
+)
+@click.option(
     "--stay",
     is_flag=True,
     help="Let the group keep this worker's partitions for its return when it ends.  [default: hand them over]",
@@ -125,6 +132,23 @@ if TYPE_CHECKING:
     metavar="S",
     help="Seconds to finish what is in hand when told to end.",
 )
+@click.option(
+    "--monitor-reference",
+    default="",
+    metavar="DATASET",
+    help="Watch for drift in the worker: the embeddings dataset that the stream used to look like.  [default: do not]",
+)
+@click.option("--monitor-state", default="", metavar="DIR", help="Folder or gs:// prefix for the monitors' states.")
+@click.option("--monitor-alerts-topic", default="", metavar="TOPIC", help="Where alerts go.  [default: the log only]")
+@click.option(
+    "--monitor-ert",
+    type=float,
+    default=100_000,
+    show_default=True,
+    metavar="N",
+    help="Mean number of records between false alarms of one worker.",
+)
+@click.option("--monitor-window", type=int, default=200, show_default=True, metavar="W", help="Records compared.")
 @encoder_options
 @click.option(
     "--profile", default="", metavar="FILE", help="What `driftline bench encode` measured.  [default: built-in values]"
@@ -160,8 +184,14 @@ def stream(
     buffer_bytes: int,
     assignment: str,
     session_timeout_s: float,
+    static: bool,
     stay: bool,
     drain_timeout_s: float,
+    monitor_reference: str,
+    monitor_state: str,
+    monitor_alerts_topic: str,
+    monitor_ert: float,
+    monitor_window: int,
     prompt: str,
     precision: str,
     dimension: int,
@@ -204,9 +234,29 @@ def stream(
         buffer=BufferLimits(buffer_records, buffer_bytes),
         assignment=assignment,  # pyright: ignore[reportArgumentType]
         session_timeout_s=session_timeout_s,
+        static=static,
         stay=stay,
         drain_timeout_s=drain_timeout_s,
     )
+    observe = None
+    if monitor_reference:
+        if not monitor_state:
+            raise UsageError("monitor-reference: it needs --monitor-state, where what was seen outlives the worker")
+        from functools import partial
+
+        from driftline.components.mmd.online_reference import OnlineSettings
+        from driftline.components.storage.store import join
+        from driftline.serving.monitor.settings import MonitorSettings, ReferenceSettings
+        from driftline.serving.stream.watching import watching
+
+        online = OnlineSettings(ert=monitor_ert, window=monitor_window)
+        watched = MonitorSettings(
+            topic=settings.source,
+            reference=ReferenceSettings(monitor_reference, online=online),
+            state=join(monitor_state, settings.instance_id),
+            alerts_topic=monitor_alerts_topic,
+        )
+        observe = partial(watching, watched, kafka)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("driftline").setLevel(logging.INFO)
     logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)  # it warns of every tenth of a second on a busy CPU
@@ -224,5 +274,6 @@ def stream(
             create_topics=create_topics,
             health_port=health_port,
             environment=os.environ,
+            observe=observe,
             told=lambda port: click.echo(f"health and metrics: port {port}"),
         )

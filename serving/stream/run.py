@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -61,7 +61,7 @@ def run_stream(
     create_topics: bool = False,
     health_port: int = NO_HEALTH_PORT,
     environment: Mapping[str, str],
-    observer: Observer | None = None,
+    observe: Callable[[CollectorRegistry], AbstractContextManager[Observer]] | None = None,
     registry: CollectorRegistry | None = None,
     told: Callable[[int], None] = lambda port: None,
 ) -> None:
@@ -75,7 +75,7 @@ def run_stream(
         create_topics: whether output topics that are missing are created.
         health_port: where `/livez`, `/readyz` and `/metrics` are; 0 for any free port, -1 for nowhere.
         environment: the process's variables, for traces.
-        observer: sees what has been written; None for nobody.
+        observe: opens what sees the results that are committed, given where its metrics go; None for nobody.
         registry: where the metrics go; None for one of this worker alone.
         told: is given the port.
 
@@ -98,6 +98,8 @@ def run_stream(
         sink = _sink(settings, kafka, model)
         until_end.callback(sink.close)
         spans = until_end.enter_context(tracing("driftline-stream", environment))
+        condition.doing = "opening the monitor"
+        observer = None if observe is None else until_end.enter_context(observe(registry))
         worker = StreamWorker(settings, model, sink, metrics, tracing=spans, observer=observer)
         # What an earlier process of this name left open is aborted before its offsets are asked for.
         condition.doing = "waiting for the broker"
@@ -119,7 +121,7 @@ def run_stream(
         finally:
             source.close()
             sink.close()
-        if not settings.stay:
+        if settings.static and not settings.stay:
             leave_group(kafka, settings.group, settings.instance_id)
 
 
@@ -149,7 +151,7 @@ def _consumer(settings: StreamSettings, kafka: KafkaSettings) -> Any:
     return open_consumer(
         kafka,
         group=settings.group,
-        instance_id=settings.instance_id,
+        instance_id=settings.instance_id if settings.static else None,
         partition_assignment_strategy=[_ASSIGNORS[settings.assignment]],
         max_poll_records=settings.batch.records,
         session_timeout_ms=int(settings.session_timeout_s * 1000),

@@ -65,6 +65,8 @@ class StreamSettings:
         buffer: limits of what is read ahead.
         assignment: how the group shares partitions.
         session_timeout_s: after which the group gives a silent worker's partitions to others.
+        static: whether a restarted worker takes up its place in the group again, without partitions being handed
+            around; else each start is a new member's.
         stay: whether the group keeps this worker's partitions for it when it ends, until its session times out.
         drain_timeout_s: in which what is in hand must be finished when the worker is told to end.
 
@@ -85,6 +87,7 @@ class StreamSettings:
     buffer: BufferLimits = BufferLimits()
     assignment: Assignment = "range"
     session_timeout_s: float = 30.0  # a pause of the machine or of the garbage collection is shorter
+    static: bool = True
     stay: bool = False
     drain_timeout_s: float = 25.0  # Kubernetes kills 30 s after SIGTERM
 
@@ -102,6 +105,8 @@ class StreamSettings:
                 f"topics: the source {self.source}, the output {self.output} and the dead letters {self.dead_letters} "
                 "must be three different ones"
             )
+        if self.stay and not self.static:
+            raise UsageError("stay: a dynamic member has no place to come back to; leave out one of the two")
         if self.buffer.records < self.batch.records:
             raise UsageError(
                 f"buffer-records: expected at least a batch's {self.batch.records} records, got {self.buffer.records}"

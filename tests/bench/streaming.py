@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def stream(bootstrap: str, model: Model, records: list[Any], delivery: str) -> d
     worker = threading.Thread(
         target=run_stream,
         args=(settings, settings_of(bootstrap), lambda: Model(timed, model.name, model.revision), stop),
-        kwargs={"environment": {}, "observer": counting, "registry": registry},
+        kwargs={"environment": {}, "observe": lambda _: nullcontext(counting), "registry": registry},
     )
     worker.start()
     try:

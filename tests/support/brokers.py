@@ -148,6 +148,16 @@ def committed(bootstrap: str, group: str, topic: str) -> dict[int, int]:
     return {at.partition: found.offset for at, found in offsets.items() if at.topic == topic and found.offset >= 0}
 
 
+def group_state(bootstrap: str, group: str) -> tuple[str, int]:
+    """Return the state of a consumer group, such as Stable, and how many members it has."""
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        found = admin.describe_groups([group])[group]
+    finally:
+        admin.close()
+    return found["group_state"], len(found["members"])
+
+
 def ends(bootstrap: str, topic: str) -> dict[int, int]:
     """Return the offset behind the last committed record of each partition."""
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed")

@@ -1,4 +1,7 @@
-"""What only a broker that evicts silent members shows: Tansu, which has no transactions worth the name."""
+"""What only a broker that evicts silent members shows: Tansu, which has no transactions worth the name.
+
+It evicts dynamic members only.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def results(topics: Topics) -> dict[tuple[str, str], int]:
 @pytest.mark.slow
 def test_the_partitions_of_a_killed_worker_are_taken_over(tansu: str, tmp_path: Path) -> None:
     topics = Topics.create(tansu)
-    options = {"delivery": "at-least-once", "session_timeout_s": 6.0, "batch": BatchLimits(20, 4096, 5.0)}
+    options = {"delivery": "at-least-once", "static": False, "session_timeout_s": 6.0}
     commands = [light_command(topics, name, **options) for name in ("w0", "w1")]
     with worker_processes(commands, tmp_path) as (first, _):
         produce(tansu, topics.source, texts(200, keys=40))

@@ -8,6 +8,7 @@ import threading
 import urllib.request
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -223,7 +224,7 @@ def test_an_observer_sees_what_was_committed(topics: Topics) -> None:
 
     seen = Seen()
     produce(topics.bootstrap, topics.source, [*texts(50), (b"k", None, ())])
-    with running(topics, options={"observer": seen}):
+    with running(topics, options={"observe": lambda registry: nullcontext(seen)}):
         eventually(lambda: is_done(topics))
     assert sorted(embedded.id for embedded, _ in seen.batches) == sorted(f"k{number}" for number in range(50))
     assert {at.topic for _, at in seen.batches} == {topics.source}
