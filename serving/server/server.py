@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import socket
@@ -18,7 +19,6 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 import uvicorn
-from grpc import aio
 from prometheus_client import CollectorRegistry
 
 from driftline.components.errors import UsageError
@@ -172,7 +172,9 @@ class EmbeddingServer(ModelServer):
                     LOGGER.info("ready")
                     await asyncio.wait((serving, told), return_when=asyncio.FIRST_COMPLETED)
                 loading.cancel()
-                await self._drain(rpc)
+                left_s = await self._drain()
+                # For answers that are on their way to slow clients; idle connections are closed at once.
+                self._config.timeout_graceful_shutdown = max(1, math.floor(left_s))
             finally:
                 told.cancel()
                 loading.cancel()
@@ -183,7 +185,8 @@ class EmbeddingServer(ModelServer):
                 if self._sink is not None:
                     self._sink.close()
 
-    async def _drain(self, rpc: aio.Server | None) -> None:
+    async def _drain(self) -> float:
+        """Answer what is in hand; return the seconds that are left of the drain's time-out."""
         deadline = time.monotonic() + self._settings.drain_timeout_s
         LOGGER.info("shutting down: not ready any more, still serving for %g s", self._settings.drain_delay_s)
         await self._until(lambda: False, self._settings.drain_delay_s)
@@ -193,6 +196,7 @@ class EmbeddingServer(ModelServer):
             LOGGER.warning("gave up %d requests that were not answered in time", self._metrics.in_flight)
             self._routes.in_hand.give_up()
         await self._host.drain(0.0 if self._hurried else max(0.0, deadline - time.monotonic()))
+        return 0.0 if self._hurried else deadline - time.monotonic()
 
     async def _until(self, reached: Any, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
@@ -208,7 +212,7 @@ class EmbeddingServer(ModelServer):
             server_header=False,
             backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=1,  # all are answered by then, or given up
+            timeout_graceful_shutdown=1,
         )
 
 

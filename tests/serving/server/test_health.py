@@ -182,3 +182,24 @@ def test_an_idle_connection_does_not_hold_up_the_end() -> None:
         time.sleep(0.05)
         server.stop()
         server.ended()
+
+
+def test_an_answer_on_its_way_to_a_slow_client_arrives_whole() -> None:
+    with served(FakeModel("a", dimension=4)) as server:
+        texts = [f"{number} " * 200 for number in range(2000)]
+        body = b'{"instances": [' + b",".join(b'"' + text.encode() + b'"' for text in texts) + b"]}"
+        head = f"POST /v1/models/a:predict HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect((HOST, server.server.ports[0]))
+            client.sendall(head + body)
+            labels = {"protocol": "v1", "code": "200"}
+            eventually(lambda: server.registry.get_sample_value("driftline_server_requests_total", labels) == 1)
+            server.stop()
+            time.sleep(1.5)  # longer than the listener waits by itself
+            answer = b""
+            while piece := client.recv(65536):
+                answer += piece
+        server.ended()
+    found = httpx.Response(200, content=answer.partition(b"\r\n\r\n")[2]).json()
+    assert len(found["predictions"]) == len(texts)
