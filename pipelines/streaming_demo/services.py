@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from driftline.components.errors import DriftlineError
 from driftline.pipelines.demo_broker import HOST
 
-_READY_TIMEOUT_S: Final = 180.0  # PyTorch is imported, and a model loaded, by several processes at once on few cores
+_READY_TIMEOUT_S: Final = 600.0  # PyTorch is imported and a model loaded by several processes at once, on few cores
 _STOP_TIMEOUT_S: Final = 60.0  # each finishes what it has in hand
 _PROBE_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.2
