@@ -34,13 +34,14 @@ class FakeEmbedded:
 
 @dataclass
 class FakeModel:
-    """A model that fails, waits or is away as the test says."""
+    """A model that fails, waits, is away or has long vectors as the test says."""
 
     name: str
     model: str = "fake-model"
     revision: str = "sha256:0123456789abcdef"
     dimension: int = DIMENSION
     max_tokens: int = 64
+    repeated: int = 1
     failure: Exception | None = None
     away: str | None = None
     dead: str | None = None
@@ -76,8 +77,8 @@ class FakeModel:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        vectors = np.stack([vector_of(prompt + text) for text in texts])
-        return FakeEmbedded(vectors[:, : dimensions or DIMENSION], sum(len(text.split()) for text in texts))
+        vectors = np.tile(np.stack([vector_of(prompt + text) for text in texts]), self.repeated)
+        return FakeEmbedded(vectors[:, : dimensions or None], sum(len(text.split()) for text in texts))
 
 
 @dataclass

@@ -185,12 +185,12 @@ def test_an_idle_connection_does_not_hold_up_the_end() -> None:
 
 
 def test_an_answer_on_its_way_to_a_slow_client_arrives_whole() -> None:
-    with served(FakeModel("a", dimension=4)) as server:
-        texts = [f"{number} " * 200 for number in range(2000)]
+    with served(FakeModel("a", repeated=300)) as server:
+        texts = [f"text {number}" for number in range(1000)]
         body = b'{"instances": [' + b",".join(b'"' + text.encode() + b'"' for text in texts) + b"]}"
         head = f"POST /v1/models/a:predict HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
         with socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
             client.connect((HOST, server.server.ports[0]))
             client.sendall(head + body)
             labels = {"protocol": "v1", "code": "200"}
