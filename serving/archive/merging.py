@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,11 +13,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from driftline.components.storage import store
 from driftline.components.storage.dataset import EmbeddingsDataset, write_shard
+from driftline.components.storage.deletes import read_deletes
 from driftline.components.storage.manifest import Manifest, Shard
-from driftline.serving.archive.hours import with_shards
+from driftline.serving.archive.hours import Hours, with_shards
 from driftline.serving.archive.layout import FileName
 from driftline.serving.archive.rows import live_rows
+from driftline.serving.archive.settings import FileLimits
+from driftline.serving.archive.state import PlaceChange
 
 Rows = NDArray[np.int64]
 
@@ -74,9 +78,62 @@ def mergers(
     return found
 
 
-def merge(
-    folder: str, manifest: Manifest, deletes: Mapping[str, Rows], merger: Merger, commit: int, key: str
-) -> Shard | None:
+def merged(
+    hours: Hours, place: str, limits: FileLimits, commit: int, garbage: Collection[str], *, purge: bool
+) -> tuple[PlaceChange, int, list[str]]:
+    """Write the large files of a partition in one place.
+
+    Args:
+        hours: of the partition.
+        place: the folder within the archive.
+        limits: of a file.
+        commit: number of the commit that the files are for.
+        garbage: names of files in the place that are known to be garbage.
+        purge: whether every row that is left out is to go, and not only where it is worth the writing.
+
+    Returns:
+        The change, how many rows that are left out stay in files, and names of files that no commit can ever name:
+        what attempts that failed have left.
+
+    Raises:
+        DataError: a file is missing or damaged.
+        StorageError: one cannot be read or written.
+    """
+    manifest = hours.manifest(place)
+    if manifest is None:
+        return PlaceChange(place), 0, []
+    folder = hours.folder(place)
+    deletes = read_deletes(folder, manifest)
+    added: list[Shard] = []
+    removed: list[str] = []
+    left = 0
+    for merger in mergers(hours.own(manifest.shards), deletes, limits.rows, limits.bytes):
+        # A dataset has a shard at least.
+        is_last = not merger.live and len(merger.files) + len(removed) >= len(manifest.shards) + len(added)
+        if is_last or not merger.is_useful(purge=purge):
+            left += merger.deleted
+            continue
+        shard = merge(folder, manifest, deletes, merger, commit)
+        added += [] if shard is None else [shard]
+        removed += [old.name for _, old in merger.files]
+    kept = {*garbage, *(shard.name for shard in manifest.shards)}
+    names = [file.uri.rpartition("/")[2] for file in store.list_files(folder)]
+    orphans = [name for name in names if name not in kept and _is_past(hours, name, commit)]
+    return PlaceChange(place, tuple(added), tuple(removed)), left, orphans
+
+
+def _is_past(hours: Hours, name: str, commit: int) -> bool:
+    # Nobody can make an earlier commit any more: its owner, if it is another one, has been shut out.
+    parsed = FileName.parse(name)
+    return parsed is not None and hours.is_own(parsed) and parsed.commit < commit
+
+
+def key_of(name: FileName) -> str:
+    """Return what a file's key says: where its rows come from."""
+    return f"{name.topic}/{name.partition}/{name.first}"
+
+
+def merge(folder: str, manifest: Manifest, deletes: Mapping[str, Rows], merger: Merger, commit: int) -> Shard | None:
     """Write the file that stands for others; None where none of their rows is seen.
 
     The files are compared with their checksums as they are read. Memory: what is read ahead, and two row groups.
@@ -87,7 +144,6 @@ def merge(
         deletes: rows of each shard that readers leave out.
         merger: the files.
         commit: number of the commit that the file is for.
-        key: identity of the rows' origin.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -105,7 +161,7 @@ def merge(
         _batches(dataset, live_rows(shards, deletes)),
         dimension=manifest.dimension,
         dtype=manifest.dtype,
-        key=key,
+        key=key_of(name),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, wait
 from pathlib import Path
 from typing import Final, TypeVar
@@ -15,13 +15,12 @@ import numpy as np
 from driftline.components.errors import DataError
 from driftline.components.storage import store
 from driftline.components.storage.dataset import write_shard
-from driftline.components.storage.deletes import read_deletes
 from driftline.components.storage.manifest import Shard
 from driftline.serving.archive.events import Row, Tombstone
 from driftline.serving.archive.hours import Hours
 from driftline.serving.archive.index import IdIndex, Superseded
 from driftline.serving.archive.layout import FileName, hour_end_ms, model_of, place_of
-from driftline.serving.archive.merging import merge, mergers
+from driftline.serving.archive.merging import key_of, merged
 from driftline.serving.archive.metrics import ArchiveMetrics
 from driftline.serving.archive.models import Models
 from driftline.serving.archive.pending import Pending, PlacedRow, record_batch
@@ -191,7 +190,12 @@ class PartitionArchive:
             return True
         old = [entry for entry in state.garbage if now_ms - entry.since_ms >= self._settings.tidy.grace_s * 1000]
         if old:
-            self._remove(old)
+            named = {file for files in self._each(self._named, {entry.place for entry in old}) for file in files}
+            self._file.check_owned()
+            self._each(
+                lambda file: store.remove(store.join(self._settings.out, file)),
+                [entry.file for entry in old if entry.file not in named],
+            )
             self._commit(state.next_offset, garbage=tuple(entry for entry in state.garbage if entry not in old))
         return bool(old)
 
@@ -208,8 +212,11 @@ class PartitionArchive:
 
     def _merge_place(self, due: Untidy, now_ms: int) -> None:
         state, purge = self._file.state, self._is_to_purge(due, now_ms)
+        garbage = {entry.file.rpartition("/")[2] for entry in state.garbage if entry.file.startswith(f"{due.place}/")}
         try:
-            change, left, orphans = self._merged(due.place, state, purge=purge)
+            change, left, orphans = merged(
+                self._hours, due.place, self._settings.files, state.commit + 1, garbage, purge=purge
+            )
         except DataError:
             # Readers are told of a damaged file as well; the archive goes on.
             LOGGER.exception("%s: cannot be merged", self._hours.folder(due.place))
@@ -228,55 +235,12 @@ class PartitionArchive:
         for name in orphans:
             store.remove(store.join(self._hours.folder(due.place), name))
 
-    def _merged(self, place: str, state: PartitionState, *, purge: bool) -> tuple[PlaceChange, int, list[str]]:
-        """Write the large files of a place.
-
-        Returns:
-            The change, how many rows that are left out stay in files, and files that no commit can ever name.
-        """
+    def _named(self, place: str) -> list[str]:
         manifest = self._hours.manifest(place)
         if manifest is None:
-            return PlaceChange(place), 0, []
-        folder, limits = self._hours.folder(place), self._settings.files
-        deletes = read_deletes(folder, manifest)
-        added: list[Shard] = []
-        removed: list[str] = []
-        left = 0
-        for merger in mergers(self._hours.own(manifest.shards), deletes, limits.rows, limits.bytes):
-            is_last = not merger.live and len(merger.files) + len(removed) >= len(manifest.shards) + len(added)
-            if is_last or not merger.is_useful(purge=purge):  # a dataset has a shard at least
-                left += merger.deleted
-                continue
-            shard = merge(folder, manifest, deletes, merger, state.commit + 1, self._key(merger.files[0][0]))
-            added += [] if shard is None else [shard]
-            removed += [old.name for _, old in merger.files]
-        kept = {shard.name for shard in manifest.shards} | {
-            entry.file.rpartition("/")[2] for entry in state.garbage if entry.file.startswith(f"{place}/")
-        }
-        # What is of this commit or of an earlier one and is neither named nor garbage was left by an attempt that
-        # failed, and belongs to nobody who could still commit it.
-        orphans = [
-            name
-            for name in (file.uri.rpartition("/")[2] for file in store.list_files(folder))
-            if name not in kept and self._is_past(name, state.commit)
-        ]
-        return PlaceChange(place, tuple(added), tuple(removed)), left, orphans
-
-    def _is_past(self, name: str, commit: int) -> bool:
-        parsed = FileName.parse(name)
-        return parsed is not None and self._hours.is_own(parsed) and parsed.commit <= commit
-
-    def _remove(self, garbage: Sequence[Garbage]) -> None:
-        places = sorted({entry.file.rpartition("/")[0] for entry in garbage})
-        manifests = dict(zip(places, self._each(self._hours.manifest, places), strict=True))
-        named: set[str] = set()
-        for place, manifest in manifests.items():
-            if manifest is not None:
-                listed = (*manifest.shards, *(() if manifest.deletes is None else (manifest.deletes,)))
-                named |= {f"{place}/{shard.name}" for shard in listed}
-        self._file.check_owned()
-        unneeded = [entry.file for entry in garbage if entry.file not in named]
-        self._each(lambda file: store.remove(store.join(self._settings.out, file)), unneeded)
+            return []
+        deletes = () if manifest.deletes is None else (manifest.deletes,)
+        return [f"{place}/{shard.name}" for shard in (*manifest.shards, *deletes)]
 
     def _write_file(self, place: str, rows: list[Row], commit: int) -> Shard:
         name = FileName(self.topic, self.partition, rows[0].offset, rows[-1].offset, commit)
@@ -287,13 +251,10 @@ class PartitionArchive:
             [record_batch(rows, self.topic, self.partition)],
             dimension=model.dimension,
             dtype="float32",
-            key=self._key(name),
+            key=key_of(name),
         )
         self._hours.remember(place, shard, np.array([row.offset for row in rows], np.int64))
         return shard
-
-    def _key(self, name: FileName) -> str:
-        return f"{self.topic}/{self.partition}/{name.first}"
 
     def _commit(
         self,

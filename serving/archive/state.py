@@ -62,6 +62,11 @@ class Garbage:
     file: str
     since_ms: int
 
+    @property
+    def place(self) -> str:
+        """The place that it lies in."""
+        return self.file.rpartition("/")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
