@@ -158,7 +158,6 @@ class Archiver:
         partition.pending.next_offset = self._source.go_to(number, partition.pending.next_offset)
         self._source.commit({number: partition.pending.next_offset})  # where a worker was killed before it did so
         self._trouble = None
-        self._pause_s = _FIRST_PAUSE_S
 
     def _take(self, number: int, records: list[Record]) -> None:
         partition, now_ms, now_s = self._held[number], self._now_ms(), self._monotonic()
@@ -198,6 +197,7 @@ class Archiver:
                 partition = self._held[number]
                 partition.write(self._now_ms())
                 written[number] = partition.pending.next_offset
+                self._pause_s = _FIRST_PAUSE_S  # not before: two that take a partition from one another get out of step
         self._source.commit(written)
 
     def _tidy(self) -> None:

@@ -94,6 +94,7 @@ def equal(bootstrap: str, topic: str, out: str) -> bool:
     return offsets_of(out) == {found[:2] for found in wanted.values()} and archived(out, topic) == wanted
 
 
+@pytest.mark.slow
 def test_it_archives_what_is_committed_and_nothing_else(tmp_path: Path):
     out = str(tmp_path / "archive")
     with noida_broker() as bootstrap:
@@ -165,6 +166,7 @@ def test_workers_that_are_killed_and_a_broker_that_restarts_lose_and_double_noth
         assert len({partition for partition, _ in offsets_of(out)}) == 4
 
 
+@pytest.mark.slow
 def test_two_archives_in_one_folder_are_right_or_refused(tmp_path: Path):
     out = str(tmp_path / "archive")
     with noida_broker() as bootstrap:
@@ -177,7 +179,7 @@ def test_two_archives_in_one_folder_are_right_or_refused(tmp_path: Path):
             for turn in range(5):
                 produce(bootstrap, topic, sent(turn, 60))
                 time.sleep(0.3)
-            eventually(lambda: equal(bootstrap, topic, out), interval_s=0.5)
+            eventually(lambda: equal(bootstrap, topic, out), timeout_s=180, interval_s=0.5)
             eventually(lambda: "has taken the partition over" in one.log + two.log)
             assert (one.stop(), two.stop()) == (0, 0)
         assert equal(bootstrap, topic, out)
@@ -190,6 +192,7 @@ def test_a_topic_that_is_not_there_is_said(tmp_path: Path):
         assert one.log.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_topic_that_was_made_anew_is_refused(tmp_path: Path):
     out = str(tmp_path / "archive")
     topic = fresh("embeddings")
