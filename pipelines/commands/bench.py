@@ -73,9 +73,9 @@ def encode(
     """
     from driftline.components.embedding.encoding.benchmark import bench_encoder
     from driftline.components.embedding.encoding.settings import EncoderSettings
+    from driftline.components.places import model_folder, user_profile
     from driftline.components.storage.texts import TextColumns
     from driftline.pipelines.console import counting
-    from driftline.pipelines.places import model_folder, user_profile
     from driftline.pipelines.runs import absolute
 
     place = user_profile() if profile is None else absolute(profile)

@@ -96,8 +96,8 @@ def embed(
     on where it was when it is started again, at the last 4,096 texts: shards that are finished are kept.
     """
     from driftline.components.embedding.encoding.settings import EncoderSettings
+    from driftline.components.places import model_folder, user_profile
     from driftline.components.storage.texts import TextColumns, TextSelection
-    from driftline.pipelines.places import model_folder, user_profile
     from driftline.pipelines.runs import EmbedSettings, absolute, run_embed
 
     settings = EmbedSettings(

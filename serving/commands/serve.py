@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from driftline.components.places import user_profile
 from driftline.serving.commands.encoder_options import encoder_options
 from driftline.serving.commands.kafka_options import kafka_options
 
@@ -131,7 +132,9 @@ if TYPE_CHECKING:
 @encoder_options
 @click.option("--device", default="", metavar="NAME", help="PyTorch's device, such as cuda:0.  [default: the best]")
 @click.option(
-    "--profile", default="", metavar="FILE", help="What `driftline bench encode` measured.  [default: built-in values]"
+    "--profile",
+    metavar="FILE",
+    help="What `driftline bench encode` measured.  [default: of this user, where there is one]",
 )
 @click.option(
     "--model-cache", default="", metavar="DIR", help="Local folder for models from gs://.  [default: temporary]"
@@ -162,7 +165,7 @@ def serve(
     segments: str | None,
     overlap: int,
     device: str,
-    profile: str,
+    profile: str | None,
     model_cache: str,
     kafka: KafkaSettings | None,
 ) -> None:
@@ -196,7 +199,7 @@ def serve(
     served = ModelSettings(
         encoder=EncoderSettings.of(prompt, precision, dimension, max_tokens, segments, overlap),
         limits=Limits(batch_tokens=batch_tokens, queue_texts=queue_texts, queue_characters=queue_characters),
-        profile=profile,
+        profile=user_profile() if profile is None else profile,
         cache=model_cache,
         device=device,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from driftline.components.errors import UsageError
+from driftline.components.places import user_profile
 from driftline.serving.commands.encoder_options import encoder_options
 from driftline.serving.commands.kafka_options import kafka_options
 
@@ -151,7 +152,9 @@ if TYPE_CHECKING:
 @click.option("--monitor-window", type=int, default=200, show_default=True, metavar="W", help="Records compared.")
 @encoder_options
 @click.option(
-    "--profile", default="", metavar="FILE", help="What `driftline bench encode` measured.  [default: built-in values]"
+    "--profile",
+    metavar="FILE",
+    help="What `driftline bench encode` measured.  [default: of this user, where there is one]",
 )
 @click.option(
     "--model-cache", default=None, metavar="DIR", help="Local folder for models from gs://.  [default: temporary]"
@@ -198,7 +201,7 @@ def stream(
     max_tokens: int,
     segments: str | None,
     overlap: int,
-    profile: str,
+    profile: str | None,
     model_cache: str | None,
     health_port: int,
     kafka: KafkaSettings,
@@ -264,7 +267,9 @@ def stream(
 
         def load() -> Model:
             cache = None if model_cache is None else Path(model_cache)
-            return until_end.enter_context(loaded_model(model, encoder, profile, cache))
+            return until_end.enter_context(
+                loaded_model(model, encoder, user_profile() if profile is None else profile, cache)
+            )
 
         run_stream(
             settings,

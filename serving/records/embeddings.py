@@ -88,7 +88,7 @@ def _vector(name: str, value: object) -> NDArray[np.float32]:
     try:
         if isinstance(value, str):
             vector = np.frombuffer(base64.b64decode(value, validate=True), "<f4").astype(np.float32)
-        elif isinstance(value, list) and all(type(number) in (int, float) for number in cast("list[object]", value)):
+        elif isinstance(value, list) and {*map(type, cast("list[object]", value))} <= {int, float}:
             with np.errstate(over="ignore"):
                 vector = np.asarray(value, np.float64).astype(np.float32)
         else:

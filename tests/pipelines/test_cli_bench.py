@@ -12,8 +12,8 @@ from driftline.components.embedding.encoding.devices import best_device, device_
 from driftline.components.embedding.encoding.encoder import Encoder, Tuning
 from driftline.components.embedding.encoding.models import open_model
 from driftline.components.embedding.encoding.profile import EncoderProfile, read_profile, write_profile
+from driftline.components.places import user_profile
 from driftline.pipelines import cli
-from driftline.pipelines.places import user_profile
 from tests.components.embedding.tiny_models import save_model
 from tests.support.command import refused
 from tests.support.datasets import write_texts
