@@ -4,9 +4,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := components pipelines serving
-# Pytest's own options: `make test TESTS=tests/components/kernel PYTEST_ARGS=-x`
+# What is tested, and pytest's own options: `make test TESTS=tests/components/kernel PYTEST_ARGS=-x`. By default there is a
+# process for each core; a file's tests stay together, since some share a server that takes seconds to start.
 TESTS ?= tests
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stream test lint typecheck format compile golden bench peers images lock clean
@@ -75,6 +76,9 @@ bench: $(VENV)/.installed ## Measure speed and memory, printed as tables and wri
 	$(BIN)/python tests/bench/encoder.py
 	$(BIN)/python tests/bench/encoder_memory.py
 	$(BIN)/python tests/bench/reading.py
+	$(BIN)/python tests/bench/serving.py
+	$(BIN)/python tests/bench/streaming.py
+	$(BIN)/python tests/bench/monitoring.py
 
 peers: ## Make the environment of the benchmarks' peers
 	$(PYTHON) tests/bench/peers/install.py
