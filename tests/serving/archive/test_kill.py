@@ -63,7 +63,7 @@ def driver(folder: Path, seed: int, events: int, partitions: int) -> Iterator[As
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "every"), [("local", 3), ("gs", 11)])
+@pytest.mark.parametrize(("place", "every"), [("local", 5), ("gs", 15)])
 def test_killed_at_every_change_of_the_store(tmp_path: Path, place: str, every: int, request: pytest.FixtureRequest):
     base = request.getfixturevalue("gcs_bucket") if place == "gs" else str(tmp_path)
     log = busy_log(3, 11)
