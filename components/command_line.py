@@ -26,13 +26,8 @@ def run_command(command: click.Command, name: str, arguments: list[str] | None =
         name: what the user calls it.
         arguments: the command line; None for the process's own.
     """
-    environment = name.split()[0].upper()
     with _ending_in_order():
-        sys.exit(
-            _status(
-                lambda: command.main(arguments, prog_name=name, standalone_mode=False, auto_envvar_prefix=environment)
-            )
-        )
+        sys.exit(_status(lambda: command.main(arguments, prog_name=name, standalone_mode=False)))
 
 
 @contextmanager

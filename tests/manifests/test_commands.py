@@ -28,14 +28,13 @@ def parsed(objects: Sequence[Object], component: str, monkeypatch: pytest.Monkey
         monkeypatch.delenv(name)
     for name, value in environment(pod_of(objects, component), objects).items():
         monkeypatch.setenv(name, value)
-    prefix = f"DRIFTLINE_{component.upper()}"
-    return command(component).make_context(component, arguments_of(objects, component), auto_envvar_prefix=prefix)
+    return command(component).make_context(component, arguments_of(objects, component))
 
 
 def options_of(component: str) -> dict[str, click.Option]:
     """The command's options by environment variable."""
     options = [one for one in command(component).params if isinstance(one, click.Option)]
-    return {f"DRIFTLINE_{component.upper()}_{one.name}".upper(): one for one in options}
+    return {str(one.envvar): one for one in options}
 
 
 @pytest.mark.parametrize("component", COMPONENTS)

@@ -148,14 +148,14 @@ def committed(bootstrap: str, group: str, topic: str) -> dict[int, int]:
     return {at.partition: found.offset for at, found in offsets.items() if at.topic == topic and found.offset >= 0}
 
 
-def group_state(bootstrap: str, group: str) -> tuple[str, int]:
-    """Return the state of a consumer group, such as Stable, and how many members it has."""
+def group_state(bootstrap: str, group: str) -> tuple[str, dict[str, str]]:
+    """Return the state of a consumer group, such as Stable, and its static members' ids by their instance ids."""
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     try:
         found = admin.describe_groups([group])[group]
     finally:
         admin.close()
-    return found["group_state"], len(found["members"])
+    return found["group_state"], {one["group_instance_id"]: one["member_id"] for one in found["members"]}
 
 
 def ends(bootstrap: str, topic: str) -> dict[int, int]:

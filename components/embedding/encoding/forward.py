@@ -38,11 +38,11 @@ class Way:
 
     Attributes:
         pack: lay sequences end to end, without padding.
-        prepack: use oneDNN's fused products, on a CPU.
+        fuse: use fused products, on a CPU.
     """
 
     pack: bool
-    prepack: bool
+    fuse: bool
 
 
 class Forward:
@@ -84,8 +84,8 @@ class Forward:
         model = self._transformer.auto_model
         if way.pack and not all(isinstance(module, _PACKED_MODULES) for module in self._model):
             raise NotPackedError("a module of the model wants padded sequences")
-        if way.prepack or dtype != model.dtype:
-            self._layers = LinearLayers(model, dtype, prepack=way.prepack, packed=way.pack)
+        if way.fuse or dtype != model.dtype:
+            self._layers = LinearLayers(model, dtype, fuse=way.fuse, packed=way.pack)
         if way.pack:
             self._own_attention = model.config._attn_implementation
             model.set_attn_implementation(PACKED)

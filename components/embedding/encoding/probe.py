@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 from driftline.components.embedding.encoding.forward import Forward, Way
-from driftline.components.embedding.encoding.linear import can_prepack
+from driftline.components.embedding.encoding.linear import can_fuse
 from driftline.components.embedding.encoding.packed import NotPackedError
 from driftline.components.embedding.encoding.tokens import TextTokenizer
 from driftline.components.errors import DataError
@@ -83,9 +83,9 @@ def choose_way(
 def _ways(device: torch.device, dtype: torch.dtype, *, compiled: bool) -> list[Way]:
     """Return the ways to try, the fastest first."""
     if compiled:  # the sequences' ends would be constants of the program, translated again for each batch
-        return [Way(pack=False, prepack=False)]
-    prepacks = [True, False] if can_prepack(device, dtype) else [False]
-    return [Way(pack=pack, prepack=prepack) for pack in (True, False) for prepack in prepacks]
+        return [Way(pack=False, fuse=False)]
+    fuses = [True, False] if can_fuse(device, dtype) else [False]
+    return [Way(pack=pack, fuse=fuse) for pack in (True, False) for fuse in fuses]
 
 
 def _difference(

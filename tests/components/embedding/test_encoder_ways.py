@@ -23,7 +23,7 @@ from driftline.components.embedding.encoding import engine as engines
 from driftline.components.embedding.encoding import linear, packed, probe
 from driftline.components.embedding.encoding.encoder import Encoder, EncoderSettings, Tuning
 from driftline.components.embedding.encoding.forward import Forward
-from driftline.components.embedding.encoding.linear import can_prepack
+from driftline.components.embedding.encoding.linear import can_fuse
 from driftline.components.embedding.encoding.prepared import Prepared
 from driftline.components.errors import DataError, UsageError
 from tests.components.embedding.tiny_models import HIDDEN, MAX_TOKENS, SCRIPTS, save_other
@@ -81,17 +81,43 @@ def test_a_decoder_s_causal_attention_is_not_run_without_padding(tmp_path: Path)
     np.testing.assert_allclose(encoder.encode(TEXTS).vectors, own(folder), atol=1e-5)
 
 
-@pytest.mark.skipif(not can_prepack(CPU, torch.float32), reason="PyTorch here has no oneDNN")
+@pytest.mark.skipif(not can_fuse(CPU, torch.float32), reason="PyTorch here has no oneDNN")
 @pytest.mark.parametrize("broken", ["attention", "product", "both"])
 def test_a_faster_way_that_gives_other_vectors_is_not_taken(full: Path, monkeypatch: pytest.MonkeyPatch, broken: str):
     if broken in ("attention", "both"):
         monkeypatch.setattr(packed, "_runs", lambda ends: iter([(0, 1, ends[-1])]))  # each looks at all
     if broken in ("product", "both"):
-        monkeypatch.setattr(linear._PrepackedLinear, "forward", lambda self, x: refuse())
+        for kind in (linear._PrepackedLinear, linear._BlasLinear):
+            monkeypatch.setattr(kind, "forward", lambda self, x: refuse())
     encoder = load(full)
     assert forward_of(encoder).packed == (broken == "product")
     assert (forward_of(encoder)._layers is not None) == (broken == "attention")
     np.testing.assert_allclose(encoder.encode(TEXTS).vectors, own(full), atol=1e-5)
+
+
+@pytest.mark.skipif(not can_fuse(CPU, torch.float32), reason="PyTorch here has no oneDNN")
+@pytest.mark.parametrize("blas", [True, False])
+@pytest.mark.parametrize("kind", ["full", "distilbert"])
+def test_either_library_s_products_give_the_same(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blas: bool, kind: str
+):
+    monkeypatch.setattr(linear, "blas_is_faster", lambda: blas)
+    folder = full if kind == "full" else save_other(tmp_path / kind, kind)
+    encoder = load(folder)
+    layers = [type(layer) for layer in cast("Any", forward_of(encoder)._model[0]).auto_model.modules()]
+    assert (linear._BlasLinear in layers) == blas
+    assert (linear._PrepackedLinear in layers) != blas
+    np.testing.assert_allclose(encoder.encode(TEXTS).vectors, own(folder), atol=1e-5)
+
+
+def test_blas_is_for_float32_alone(monkeypatch: pytest.MonkeyPatch):
+    layer = nn.Linear(4, 4)
+    monkeypatch.setattr(linear, "_PrepackedLinear", lambda *given: given)
+    monkeypatch.setattr(linear, "blas_is_faster", lambda: True)
+    assert isinstance(linear._fused(layer, torch.float32), linear._BlasLinear)
+    assert linear._fused(layer, torch.bfloat16, "gelu") == (layer, torch.bfloat16, "gelu")
+    monkeypatch.setattr(linear, "blas_is_faster", lambda: False)
+    assert linear._fused(layer, torch.float32) == (layer, torch.float32, "none")
 
 
 def test_a_model_of_which_no_way_gives_its_vectors_is_refused(full: Path, monkeypatch: pytest.MonkeyPatch):
@@ -330,5 +356,5 @@ def test_packed_attention_is_attention_of_each_sequence_alone(lengths: list[int]
 
 def test_ways_are_tried_the_fastest_first():
     ways = probe._ways(CPU, torch.float32, compiled=False)
-    assert (ways[0].pack, ways[-1].pack, ways[-1].prepack) == (True, False, False)
+    assert (ways[0].pack, ways[-1].pack, ways[-1].fuse) == (True, False, False)
     assert engines.DTYPES.keys() == {"float32", "bfloat16", "float16"}

@@ -13,6 +13,7 @@ from driftline.serving.archive import run
 from driftline.serving.archive.settings import MEBIBYTE, ArchiveSettings, FileLimits, TidyRules
 from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.commands.archive import archive
+from driftline.serving.commands.group import command
 
 KAFKA = ["--bootstrap-servers", "a:1,b:2"]
 
@@ -56,7 +57,7 @@ def test_every_option(told: list[Any]):
 
 def test_options_come_from_the_environment_too(told: list[Any]):
     environment = {"DRIFTLINE_ARCHIVE_TOPIC": "t", "DRIFTLINE_ARCHIVE_OUT": "o", "DRIFTLINE_ARCHIVE_INSTANCE_ID": "a-0"}
-    result = CliRunner().invoke(archive, KAFKA, env=environment, auto_envvar_prefix="DRIFTLINE_ARCHIVE")
+    result = CliRunner().invoke(command("archive"), KAFKA, env=environment)
     assert result.exit_code == 0, result.output
     assert told[0] == ArchiveSettings("t", "o", instance_id="a-0")
 

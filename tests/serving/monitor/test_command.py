@@ -22,7 +22,7 @@ def settings_of(monkeypatch: pytest.MonkeyPatch, arguments: list[str], **environ
     given: list[MonitorSettings] = []
     monkeypatch.setattr(worker, "run", lambda settings, kafka, stop, *, health_port: given.append(settings))
     runner = CliRunner()
-    result = runner.invoke(serving, ["monitor", *arguments], env=environment, auto_envvar_prefix="DRIFTLINE")
+    result = runner.invoke(serving, ["monitor", *arguments], env=environment)
     if result.exception is not None:
         raise result.exception
     return given[0]

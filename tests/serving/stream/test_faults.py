@@ -32,7 +32,7 @@ from tests.support.brokers import (
     restartable_broker,
 )
 
-RECORDS, KILLS, RESTARTS = map(int, os.environ.get("DRIFTLINE_FAULTS", "4000,10,3").split(","))
+RECORDS, KILLS, RESTARTS = map(int, os.environ.get("DRIFTLINE_FAULTS", "2000,6,2").split(","))
 REAL = os.environ.get("DRIFTLINE_FAULTS_COMMAND") == "real"
 WORKERS = 2
 
@@ -61,6 +61,7 @@ class Faults:
         self.broker = broker
         self.topics = topics
         self.chance = random.Random(5)
+        self._former: dict[str, str] = {}
         self.killed = self.all_killed = self.restarted = 0
 
     def kill_one(self) -> None:
@@ -69,9 +70,11 @@ class Faults:
         before = self._committed()
         self.settle(lambda: self.is_done() or self._committed() != before)
         time.sleep(self.chance.uniform(0.0, 0.2))
-        worker = self.chance.choice(self.workers)
-        worker.kill()
-        worker.start()
+        _, self._former = group_state(self.topics.bootstrap, self.topics.group)
+        number = self.chance.randrange(len(self.workers))
+        self._former = {name: found for name, found in self._former.items() if name == f"w{number}"}
+        self.workers[number].kill()
+        self.workers[number].start()
         self.killed += 1
 
     def settle(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
@@ -82,7 +85,7 @@ class Faults:
         """
         for _ in range(1 if REAL_CLUSTER else 8):
             try:
-                eventually(condition, timeout_s=120.0 if REAL_CLUSTER else timeout_s, interval_s=0.05)
+                eventually(condition, timeout_s=120.0 if REAL_CLUSTER else timeout_s, interval_s=0.25)
             except TimeoutError:
                 for worker in self.workers:
                     worker.kill()
@@ -117,8 +120,10 @@ class Faults:
         return self._committed() == sent
 
     def is_settled(self) -> bool:
-        """Whether every worker has its partitions."""
-        return group_state(self.topics.bootstrap, self.topics.group) == ("Stable", len(self.workers))
+        """Whether every worker has its partitions, the one that was killed last in its new life."""
+        state, members = group_state(self.topics.bootstrap, self.topics.group)
+        back = not self._former.items() & members.items()
+        return state == "Stable" and len(members) == len(self.workers) and back
 
     def _committed(self) -> dict[int, int]:
         return committed(self.topics.bootstrap, self.topics.group, self.topics.source)
