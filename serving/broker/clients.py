@@ -20,6 +20,7 @@ _SESSION_TIMEOUT_MS: Final = 30_000  # a worker killed without a word is replace
 _RECONNECT_MS: Final = (
     2000  # a broker that comes back is found within seconds, not after the client's usual half minute
 )
+_JOIN_S: Final = 5.0  # all members have to say that they are there, each when it polls next
 _FIRST_PAUSE_S: Final = 0.001
 _LONGEST_PAUSE_S: Final = 0.05
 _MAX_POLL_INTERVAL_MS: Final = 600_000  # a batch on a slow CPU, its retries and a model's first call included
@@ -100,17 +101,21 @@ def poll(consumer: Any, timeout_s: float, max_records: int | None = None) -> dic
 
     Args:
         consumer: with its partitions assigned, or a member of a group.
-        timeout_s: seconds to wait.
+        timeout_s: seconds to wait; some more while the consumer joins its group.
         max_records: how many at most; None for the consumer's own limit.
     """
-    # Joining a group takes a wait in one piece. Nothing public tells whether one is due.
+    # Nothing public tells whether the consumer has to join its group, or to find who coordinates it.
     coordinator = getattr(consumer, "_coordinator", None)
+    if coordinator is None:
+        return consumer.poll(timeout_ms=int(1000 * timeout_s), max_records=max_records)
     end, pause_s = time.monotonic() + timeout_s, _FIRST_PAUSE_S
     while True:
         left_s = max(0.0, end - time.monotonic())
-        joining = coordinator is None or coordinator.need_rejoin() or coordinator.coordinator_unknown()
-        polled = consumer.poll(timeout_ms=int(1000 * left_s) if joining else 0, max_records=max_records)
-        if polled or joining or not left_s:
+        if coordinator.need_rejoin() or coordinator.coordinator_unknown():
+            # A wait that ends between the two halves of a join throws the first away: all members join once more.
+            return consumer.poll(timeout_ms=int(1000 * max(left_s, _JOIN_S)), max_records=max_records)
+        polled = consumer.poll(timeout_ms=0, max_records=max_records)
+        if polled or not left_s:
             return polled
         time.sleep(min(pause_s, left_s))
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
