@@ -72,7 +72,7 @@ class Layout:
         registers = host_registers()
         lanes = registers.bytes // (4 if single else 8)
         many = registers.many and piece // bin_rows % 8 == 0  # a cell is of bins, too
-        return cls(tuple(families), bin_rows, single, lanes, 8 if many else 4)
+        return cls(tuple(families), bin_rows, single, lanes, min(8 if many else 4, VECTORS * lanes))
 
     @property
     def kernels(self) -> int:

@@ -215,7 +215,7 @@ class VectorCode:
         return self.build.fpext(vector, self._wide) if self.single else vector
 
     def power_of_two(self, vector: Value, *, at_most_one: bool = False) -> Value:
-        """Return 2^v within 1.1 units in the last place, held between the smallest normal number and half of the largest.
+        """Return 2^v to 1.1 units in the last place, held between the smallest normal number and half of the largest.
 
         Where v is known to be 0 or less, ``at_most_one`` saves an instruction.
 
@@ -289,8 +289,8 @@ class Compiled:
 def _power_polynomial(degree: int) -> tuple[float, ...]:
     """Return coefficients, highest first, of a polynomial near 2^f for |f| ≤ ½: within 5e-9 for degree 6, 3e-17 for 11.
 
-    Of its Taylor series, taken to more terms than matter, in Chebyshev's polynomials those up to the degree: near to the
-    best there is. For float32 degree 5 would do, to 1e-7, but sums of many values show that its error is not 0 on
+    Of its Taylor series, taken to more terms than matter, the part of that degree in Chebyshev's polynomials: near to
+    the best there is. For float32 degree 5 would do, to 1e-7, but sums of many values show that its error is not 0 on
     average.
     """
     series = [(math.log(2) / 2) ** k / math.factorial(k) for k in range(2 * degree)]

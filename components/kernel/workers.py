@@ -71,7 +71,7 @@ class TilePass:
 
     @property
     def unit(self) -> float:
-        """γ of the coordinates, in which the narrowest kernel's is 1: what float32 can hold is free of the data's unit."""
+        """γ of the coordinates, in which the narrowest kernel's is 1: float32 holds the same in any unit of the data."""
         return max(kernel.gamma for kernel in self.kernels)
 
     def scaled(self, index: int) -> NDArray[np.floating]:
