@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -111,7 +111,7 @@ class VectorCode:
         return self.build.select(self.less(a, b), a, b)
 
     @contextmanager
-    def loop(self, start: Value, stop: Value, step: Value | int) -> Iterator[Value]:
+    def loop(self, start: Value, stop: Value, step: Value | int) -> Generator[Value]:
         """Run the block's code for start, start + step … below stop."""
         build = self.build
         before = build.block

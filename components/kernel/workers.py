@@ -71,7 +71,7 @@ class TilePass:
 
     @property
     def unit(self) -> float:
-        """γ of the coordinates, in which the narrowest kernel's is 1: float32 holds the same in any unit of the data."""
+        """γ of the coordinates, in which the narrowest kernel's is 1: float32 holds the same in any unit of data."""
         return max(kernel.gamma for kernel in self.kernels)
 
     def scaled(self, index: int) -> NDArray[np.floating]:
