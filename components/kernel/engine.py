@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from driftline.components.kernel.functions import Kernel
 from driftline.components.kernel.labellings import LabelPanels
-from driftline.components.kernel.plan import BlockGrid
+from driftline.components.kernel.plan import BlockGrid, Blocks
 from driftline.components.kernel.sums import PartialSums, SumAccumulator
 from driftline.components.kernel.tiler import Precision
-from driftline.components.kernel.workers import Blocks, Finish, TilePass, workers
+from driftline.components.kernel.workers import Finish, TilePass, workers
 
 Progress = Callable[[int, int], None]
 

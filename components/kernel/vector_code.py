@@ -254,7 +254,7 @@ class VectorCode:
         llvm.initialize_native_asmprinter()
         module = llvm.parse_assembly(str(self._module))
         module.verify()
-        # "small": constants lie beside the code, where instructions can take them from memory.
+        # Code and constants lie in one piece of memory, so that instructions can take constants from there.
         machine = llvm.Target.from_default_triple().create_target_machine(
             cpu=llvm.get_host_cpu_name(),
             features=llvm.get_host_cpu_features().flatten(),
@@ -266,7 +266,7 @@ class VectorCode:
         tuning.loop_unrolling = False  # the bodies are long as they are, and take long to compile
         passes = llvm.create_pass_builder(machine, tuning)
         passes.getModulePassManager().run(module, passes)
-        engine = llvm.create_mcjit_compiler(module, machine)
+        engine = llvm.create_mcjit_compiler(module, machine, use_lmm=True)
         engine.finalize_object()
         kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * self._pointers, *[ctypes.c_int64] * self._integers)
         return Compiled(kind(engine.get_function_address(self._module.name)), engine)

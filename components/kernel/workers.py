@@ -19,12 +19,11 @@ from driftline.components.kernel.functions import Kernel
 from driftline.components.kernel.fused import Product
 from driftline.components.kernel.labellings import LabelPanels
 from driftline.components.kernel.native import HostBlock, HostSums, NativeTiler
-from driftline.components.kernel.plan import BlockGrid
+from driftline.components.kernel.plan import BlockGrid, Blocks
 from driftline.components.kernel.profile_code import is_known
 from driftline.components.kernel.tiler import EXHAUSTED, Block, Precision, Sums, Tiler
 
 Device: TypeAlias = Any  # a jax.Device, which JAX exports as a variable
-Blocks = Callable[[int], NDArray[np.floating]]
 Finish = Callable[[], HostSums]
 """Waits for a tile's sums: of its rows (Q, block), of its columns (Q, block), and its part of sᵀKs (Q, 1 + B)."""
 
