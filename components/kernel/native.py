@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from driftline.components.kernel.functions import Kernel
 from driftline.components.kernel.tile_program import INTEGERS, POINTERS, Layout, tile_program
@@ -35,13 +35,13 @@ class HostBlock:
         panels: (block / P, P / columns, d, columns) vectors, zeros past the end of the sample.
         norms: (block,) their squared norms.
         rows: how many of them are there.
-        labels: (block / c, labellings) labels of its bins as floats; columns past the labellings are zero.
+        labels: (block / c, 1 + B) int8, the labels of its bins.
     """
 
     panels: Floats
     norms: Floats
     rows: int
-    labels: Floats
+    labels: NDArray[np.int8]
 
 
 class NativeTiler:
@@ -90,16 +90,15 @@ class NativeTiler:
         panels = padded.reshape(pieces, self._piece // width, width, z.shape[1]).transpose(0, 1, 3, 2)
         return np.ascontiguousarray(panels), np.einsum("ij,ij->i", padded, padded), len(z)
 
-    def labels(self, panel: ArrayLike) -> Floats:
-        """Return the labels of a :class:`HostBlock` from a block's panel, (block / c, 1 + B)."""
-        labels = np.asarray(panel)
+    def _as_floats(self, labels: NDArray[np.int8]) -> Floats:
+        """Return labels as the program takes them, with columns of zeros up to a multiple of the layout's."""
         width = self._layout.columns
         padded = np.zeros((len(labels), -(-labels.shape[1] // width) * width), self._dtype)
         padded[:, : labels.shape[1]] = labels
         return padded
 
     def sums(self, x: HostBlock, y: HostBlock, *, diagonal: bool) -> HostSums:
-        """Return a tile's sums of rows (Q, block), of columns (Q, block), and its part of sᵀKs (Q, labellings).
+        """Return a tile's sums of rows (Q, block), of columns (Q, block), and its part of sᵀKs (Q, 1 + B).
 
         All are float64. Of a tile on the diagonal the columns' sums mean nothing: each pair is in the rows' sums of
         both its rows.
@@ -108,7 +107,9 @@ class NativeTiler:
         d = x.panels.shape[2]
         chunk = self._chunk(d)
         rows, columns = np.zeros((2, kernels, self._block))
-        within = np.zeros((kernels, x.labels.shape[1]))
+        labels_x = self._as_floats(x.labels)
+        labels_y = labels_x if diagonal else self._as_floats(y.labels)
+        within = np.zeros((kernels, labels_x.shape[1]))
         room = np.empty((kernels, bins, bins), self._dtype)
         strips = np.empty((kernels, self._layout.strip_rows, chunk), self._dtype)
         for a in range(self._block // self._piece):
@@ -124,8 +125,8 @@ class NativeTiler:
                     "norms_x": x.norms[from_a:],
                     "norms_y": y.norms[from_b:],
                     "gammas": self._gammas,
-                    "labels_x": x.labels[a * bins :],
-                    "labels_y": y.labels[b * bins :],
+                    "labels_x": labels_x[a * bins :],
+                    "labels_y": labels_y[b * bins :],
                     "row_sums": rows[:, from_a:],
                     "column_sums": columns[:, from_b:],
                     "within": within,
@@ -148,7 +149,7 @@ class NativeTiler:
         if diagonal:
             rows += columns
         places = np.argsort(self._order)
-        return rows[places], columns[places], within[places]
+        return rows[places], columns[places], within[places, : x.labels.shape[1]]
 
     def _there(self, block: HostBlock, piece: int) -> int:
         return min(max(block.rows - piece * self._piece, 0), self._piece)

@@ -254,7 +254,6 @@ class VectorCode:
         llvm.initialize_native_asmprinter()
         module = llvm.parse_assembly(str(self._module))
         module.verify()
-        # Code and constants lie in one piece of memory, so that instructions can take constants from there.
         machine = llvm.Target.from_default_triple().create_target_machine(
             cpu=llvm.get_host_cpu_name(),
             features=llvm.get_host_cpu_features().flatten(),
@@ -266,10 +265,13 @@ class VectorCode:
         tuning.loop_unrolling = False  # the bodies are long as they are, and take long to compile
         passes = llvm.create_pass_builder(machine, tuning)
         passes.getModulePassManager().run(module, passes)
-        engine = llvm.create_mcjit_compiler(module, machine, use_lmm=True)
-        engine.finalize_object()
+        code = machine.emit_object(module)
+        # JITLink: it keeps code and constants in one piece of memory, as the small code model needs them.
+        session = llvm.create_lljit_compiler(machine, use_jit_link=True)
+        name = self._module.name
+        library = llvm.JITLibraryBuilder().add_object_img(code).export_symbol(name).link(session, name)
         kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * self._pointers, *[ctypes.c_int64] * self._integers)
-        return Compiled(kind(engine.get_function_address(self._module.name)), engine)
+        return Compiled(kind(library[name]), (session, library))
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,11 +280,11 @@ class Compiled:
 
     Attributes:
         call: takes addresses and integers; other threads run meanwhile.
-        engine: holds its code for as long as it may be called.
+        held: what keeps its code in memory for as long as it may be called.
     """
 
     call: Any
-    engine: Any
+    held: Any
 
 
 @cache

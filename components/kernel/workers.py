@@ -85,10 +85,11 @@ class TilePass:
             )
         return scaled.astype(self.precision)
 
-    def panels_held(self, size: int) -> int:
-        """Return how many blocks' labels to keep, each number of them taking ``size`` bytes."""
-        bytes_ = self.grid.block // self.panels.bins.rows * (1 + self.panels.permutations) * size
-        return max(2, _PANEL_CACHE_BYTES // bytes_)
+    @property
+    def panels_held(self) -> int:
+        """How many blocks' labels to keep."""
+        panel_bytes = self.grid.block // self.panels.bins.rows * (1 + self.panels.permutations)
+        return max(2, _PANEL_CACHE_BYTES // panel_bytes)
 
 
 def workers(one_pass: TilePass, tiles: int, *, native: bool) -> Workers:
@@ -115,17 +116,15 @@ class HostWorkers:
 
     def __init__(self, one_pass: TilePass, threads: int) -> None:
         self.ahead = 2 * threads
-        self._pass = one_pass
         grid, bin_rows = one_pass.grid, one_pass.panels.bins.rows
         self._tiler = NativeTiler(one_pass.kernels, one_pass.unit, grid.block, bin_rows, one_pass.precision)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
         self._vectors = cache(lambda index: self._tiler.vectors(one_pass.scaled(index)))
-        held = one_pass.panels_held(np.dtype(one_pass.precision).itemsize)
-        self._labels = lru_cache(maxsize=held)(lambda index: self._tiler.labels(one_pass.panels.panel(index)))
+        self._labels = lru_cache(maxsize=one_pass.panels_held)(lambda index: np.asarray(one_pass.panels.panel(index)))
 
     def start(self, i: int, j: int) -> Finish:
         """Start on tile (i, j)."""
-        return self._threads.submit(self._sums, self._block(i), self._block(j), diagonal=i == j).result
+        return self._threads.submit(self._tiler.sums, self._block(i), self._block(j), diagonal=i == j).result
 
     def close(self) -> None:
         """Give up what has been started and not been waited for."""
@@ -134,10 +133,6 @@ class HostWorkers:
     def _block(self, index: int) -> HostBlock:
         panels, norms, rows = self._vectors(index)
         return HostBlock(panels, norms, rows, self._labels(index))
-
-    def _sums(self, x: HostBlock, y: HostBlock, *, diagonal: bool) -> HostSums:
-        rows, columns, within = self._tiler.sums(x, y, diagonal=diagonal)
-        return rows, columns, within[:, : 1 + self._pass.panels.permutations]
 
 
 class DeviceWorkers:
@@ -165,7 +160,7 @@ class _DeviceWorker:
         fused = FUSED_PRODUCT if device.platform == "gpu" else None
         self.tiler = Tiler(one_pass.kernels, one_pass.unit, grid.block, bin_rows, one_pass.precision, fused)
         self._vectors = cache(self._load)
-        self._labels = lru_cache(maxsize=one_pass.panels_held(1))(self._label)
+        self._labels = lru_cache(maxsize=one_pass.panels_held)(self._label)
 
     def start(self, i: int, j: int) -> Finish:
         """Start on tile (i, j)."""
