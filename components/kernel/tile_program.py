@@ -11,7 +11,7 @@ alone. In turn, for each cell:
 
 Each strip is then added to the columns' sums and, bin by bin, to the bins, which at the end are multiplied by the
 labellings for the piece's part of sᵀKs. A float32 sum has at most 64 terms in a row (a bin: 1,024; a product with
-labels: as many as the piece has bins across); all beyond is float64.
+labels: 8); all beyond is float64.
 
 Columns are taken in chunks that the level 2 cache holds. Of a piece on the diagonal, chunks below it are left out, and
 each pair beside its chunk's own square counts twice.
@@ -30,6 +30,9 @@ from driftline.components.kernel.vector_code import Compiled, Value, VectorCode,
 
 VECTORS: Final = 2
 """Vectors of columns in a cell. Its rows times these are as many sums as keep the multiply-adds busy."""
+
+PRODUCT_RUN: Final = 8
+"""Bins whose product with labels is added up in float32."""
 
 POINTERS: Final = (
     "x",
@@ -310,14 +313,23 @@ class _Program:
         with code.loop(code.index(0), bins[0], layout.rows) as u:
             row = code.plus(code.times(kernel, across), u)
             cells = code.at(self["bins"], code.times(row, across))
-            self._multiply(cells, 1, across, code.at(self["labels_y"], first), self["labellings"], bins[1])
-            for i in range(layout.rows):
-                labels = code.at(self["labels_x"], code.plus(code.times(code.plus(u, i), self["labellings"]), first))
-                for v, target in enumerate(targets):
-                    label = code.load(code.at(labels, code.index(v * layout.lanes)))
-                    product = code.load(self._variable(self._products, code.index(i * VECTORS + v)))
-                    part = code.widened(build.fmul(label, product))
-                    code.store_wide(build.fadd(code.load_wide(target), part), target)
+            # In float32 only a few terms are added before float64: MMD² is a small difference of these sums.
+            run = code.index(PRODUCT_RUN) if layout.single else bins[1]
+            with code.loop(code.index(0), bins[1], run) as v0:
+                count = code.least(run, build.sub(bins[1], v0))
+                labels = code.at(self["labels_y"], code.plus(code.times(v0, self["labellings"]), first))
+                self._multiply(code.at(cells, v0), 1, across, labels, self["labellings"], count)
+                self._add_within(targets, u, first)
+
+    def _add_within(self, targets: list[Value], u: Value, first: Value) -> None:
+        code, layout = self._code, self._layout
+        for i in range(layout.rows):
+            labels = code.at(self["labels_x"], code.plus(code.times(code.plus(u, i), self["labellings"]), first))
+            for v, target in enumerate(targets):
+                label = code.load(code.at(labels, code.index(v * layout.lanes)))
+                product = code.load(self._variable(self._products, code.index(i * VECTORS + v)))
+                part = code.widened(code.build.fmul(label, product))
+                code.store_wide(code.build.fadd(code.load_wide(target), part), target)
 
     def _variable(self, array: Value, place: Value) -> Value:
         return self._code.build.gep(array, [place], source_etype=self._code.constant(0.0).type)
