@@ -71,17 +71,17 @@ class Scale:
         z = np.asarray(z, np.float64)
         z = z - z.mean(axis=0)
         norms = np.einsum("ij,ij->i", z, z)
-        i, j = np.triu_indices(len(z), k=1)
-        squared = (norms[:, None] + norms[None, :] - 2 * (z @ z.T))[i, j]
+        both = norms[:, None] + norms[None, :]
+        once = np.tri(len(z), k=-1, dtype=bool)
+        squared, both = (both - 2 * (z @ z.T))[once], both[once]
         # Below this, what is left of the difference is rounding: the two vectors are the same.
-        rounding = 8 * np.finfo(np.float64).eps * (norms[i] + norms[j])
-        apart = squared[squared > rounding]
+        apart = squared[squared > 8 * np.finfo(np.float64).eps * both]
         if not apart.size:
             raise DataError(
                 f"bandwidth: all {len(z)} vectors looked at are identical, so the median distance is 0; "
                 "check that the embeddings differ from text to text, or name one kernel and give its gamma"
             )
-        low, median, high = (float(value) for value in np.quantile(apart, (0.05, 0.5, 0.95)))
+        low, median, high = (float(value) for value in np.quantile(np.sort(apart), (0.05, 0.5, 0.95)))
         return cls(low, median, high, float(norms.mean()))
 
     def kernel(self, name: str) -> Kernel:

@@ -10,34 +10,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.errors import DataError
 from driftline.components.kernel.functions import Kernel
-from driftline.components.kernel.fused import Product
 from driftline.components.kernel.labellings import LabelPanels
-from driftline.components.kernel.plan import BlockGrid
+from driftline.components.kernel.plan import BlockGrid, Blocks
 from driftline.components.kernel.sums import PartialSums, SumAccumulator
-from driftline.components.kernel.tiler import EXHAUSTED, Block, Precision, Sums, Tiler
+from driftline.components.kernel.tiler import Precision
+from driftline.components.kernel.workers import Finish, TilePass, workers
 
-Device: TypeAlias = Any  # a jax.Device, which JAX exports as a variable
 Progress = Callable[[int, int], None]
-Blocks = Callable[[int], NDArray[np.floating]]
 
 FLOAT64_ROWS: Final = 8192
 """Up to this many pooled rows tiles are float64: it costs little, and float32 errors have few pairs to average over."""
 FLOAT32_NORM: Final = 1e3
 """Above this squared norm in scaled coordinates, a squared distance taken as a difference of norms loses too many of
 float32's digits."""
-FUSED_PRODUCT: Final[Product] = "bf16x3"
-"""How a GPU's fused kernel multiplies: for the sizes it is used at, MMD² moves by a few millionths of its deviation."""
-_PANEL_CACHE_BYTES: Final = 256 << 20
 
 
 def choose_precision(rows: int, kernels: Sequence[Kernel], largest_norm: float) -> Precision:
@@ -62,11 +54,12 @@ def sum_tiles(
     precision: Precision,
     sums: SumAccumulator,
     progress: Progress | None = None,
+    native: bool = True,
 ) -> PartialSums:
-    """Sum some tiles of the kernel matrices, on all devices that JAX has.
+    """Sum some tiles of the kernel matrices: on this machine's cores, or on all accelerators that JAX has.
 
-    Each tile is computed by one device, and sums are added on the host, in any order to the same bits: so many devices
-    of a kind give what one gives.
+    Each tile is computed by one core or device, and sums are added in any order to the same bits: so any number of
+    cores, or of devices of a kind, gives what one gives.
 
     Args:
         blocks: gives the centred vectors of a block, (rows of the block, d).
@@ -78,29 +71,36 @@ def sum_tiles(
         sums: what the tiles' sums are added to (:func:`accumulator`); the first tiles, as many as it holds already,
             are left out.
         progress: called with (tiles done, tiles in all) after each tile has been added.
+        native: False leaves the processor, too, to XLA, which is slower: the compiled program's check.
 
     Raises:
         DataError: vectors so large that their squared norms overflow.
         DriftlineError: a device whose memory does not hold the smallest pieces of a tile.
     """
     with jax.enable_x64(True):  # for float64 sums; the caller's own setting is untouched
-        workers = [
-            _Worker(device, blocks, grid, kernels, panels, precision)
-            for device in jax.local_devices()[: max(1, len(tiles))]
-        ]
-        started: deque[_Started] = deque()
+        left = tiles[sums.tiles :].tolist()
+        pool = workers(TilePass(blocks, grid, kernels, panels, precision), len(left), native=native)
+        started: deque[tuple[int, int, Finish]] = deque()
 
         def add() -> None:
-            started.popleft().add_to(sums)
+            i, j, finish = started.popleft()
+            rows, columns, within = finish()
+            sums.add_rows(i, j, rows)
+            if i != j:
+                sums.add_rows(j, i, columns)
+            sums.add_within(within)
             if progress is not None:
                 progress(sums.tiles, len(tiles))
 
-        for turn, (i, j) in enumerate(tiles[sums.tiles :].tolist()):
-            started.append(workers[turn % len(workers)].start(i, j))
-            if len(started) > len(workers):  # a tile a device is computed while the sums of the one before are added
+        try:
+            for i, j in left:
+                started.append((i, j, pool.start(i, j)))
+                if len(started) > pool.ahead:
+                    add()
+            while started:
                 add()
-        while started:
-            add()
+        finally:
+            pool.close()
     return sums.result()
 
 
@@ -118,103 +118,6 @@ def accumulator(
     """
     bounds = [kernel.bound(largest_norm) for kernel in kernels]
     return SumAccumulator(grid, np.unique(tiles).astype(np.int32), permutations, bounds)
-
-
-class _Worker:
-    """One device, and the blocks that lie on it."""
-
-    def __init__(
-        self,
-        device: Device,
-        blocks: Blocks,
-        grid: BlockGrid,
-        kernels: Sequence[Kernel],
-        panels: LabelPanels,
-        precision: Precision,
-    ) -> None:
-        self._device = device
-        self._blocks = blocks
-        self._grid = grid
-        self._panels = panels
-        self._precision: Precision = precision
-        # In these coordinates the narrowest kernel has γ = 1: what float32 can hold does not depend on the data's unit.
-        self._unit = max(kernel.gamma for kernel in kernels)
-        fused = FUSED_PRODUCT if device.platform == "gpu" else None
-        self.tiler = Tiler(kernels, self._unit, grid.block, panels.bins.rows, precision, fused)
-        self._vectors = cache(self._load)
-        panel_bytes = (grid.block // panels.bins.rows) * (1 + panels.permutations)
-        self._labels = lru_cache(maxsize=max(2, _PANEL_CACHE_BYTES // panel_bytes))(self._label)
-
-    def start(self, i: int, j: int) -> _Started:
-        """Start on tile (i, j)."""
-        try:
-            return _Started(self, i, j, self._sums(i, j))
-        except jax.errors.JaxRuntimeError as error:
-            return _Started(self, i, j, self._again(i, j, error))
-
-    def finished(self, i: int, j: int, sums: Sums) -> list[NDArray[np.float64]]:
-        """Wait for a tile's sums; where the device ran out of memory, take smaller pieces."""
-        while True:
-            try:
-                return [np.asarray(part) for part in sums]
-            except jax.errors.JaxRuntimeError as error:
-                sums = self._again(i, j, error)
-
-    def _again(self, i: int, j: int, error: Exception) -> Sums:
-        while True:
-            if EXHAUSTED not in str(error):
-                raise error
-            self.tiler.shrink(error)
-            try:
-                return jax.block_until_ready(self._sums(i, j))
-            except jax.errors.JaxRuntimeError as again:
-                error = again
-
-    def _sums(self, i: int, j: int) -> Sums:
-        return self.tiler.sums(self._block(i), self._block(j), diagonal=i == j)
-
-    def _block(self, index: int) -> Block:
-        vectors, rows = self._vectors(index)
-        return Block(vectors, rows, self._labels(index))
-
-    def _load(self, index: int) -> tuple[jax.Array, int]:
-        scaled = _scaled(self._blocks(index), self._unit, self._precision)
-        padded = np.zeros((self._grid.block, scaled.shape[1]), self._precision)
-        padded[: len(scaled)] = scaled
-        return jax.device_put(padded, self._device), len(scaled)
-
-    def _label(self, index: int) -> jax.Array:
-        with jax.default_device(self._device):
-            return jax.device_put(self._panels.panel(index), self._device)
-
-
-@dataclass(frozen=True, slots=True)
-class _Started:
-    """A tile that a device is working on."""
-
-    worker: _Worker
-    i: int
-    j: int
-    sums: Sums
-
-    def add_to(self, sums: SumAccumulator) -> None:
-        rows, columns, within = self.worker.finished(self.i, self.j, self.sums)
-        sums.add_rows(self.i, self.j, rows)
-        if self.i != self.j:
-            sums.add_rows(self.j, self.i, columns)
-        sums.add_within(within)
-
-
-def _scaled(z: NDArray[np.floating], gamma: float, precision: Precision) -> NDArray[np.floating]:
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled = np.sqrt(gamma) * np.asarray(z, np.float64)
-        largest = float(np.max(np.einsum("ij,ij->i", scaled, scaled), initial=0.0))
-    if not largest < float(np.finfo(precision).max) / 8:
-        raise DataError(
-            f"vectors: values too large for {precision} (largest scaled squared norm {largest:g}); "
-            "rescale the embeddings"
-        )
-    return scaled.astype(precision)
 
 
 def array_blocks(z: NDArray[np.floating], grid: BlockGrid) -> Blocks:

@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError
-from driftline.components.kernel.engine import Blocks
 from driftline.components.kernel.features import CHUNK_ROWS, RandomFeatures
 from driftline.components.kernel.labellings import LabelPanels
-from driftline.components.kernel.plan import BlockGrid
+from driftline.components.kernel.plan import BlockGrid, Blocks
 from driftline.components.kernel.sums import quantum, round_to
 
 FeatureProgress = Callable[["FeatureSums", int], None]

@@ -11,6 +11,7 @@ more than one tile. Sums do not depend on the split at all (:mod:`driftline.comp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import UsageError
+
+Blocks = Callable[[int], NDArray[np.floating]]
+"""Gives the centred vectors of a block by its number, (rows of the block, d)."""
 
 DEFAULT_BLOCK: Final = 2048
 _MULTIPLE: Final = 128  # keeps tiles aligned to vector registers and bins whole

@@ -40,20 +40,30 @@ def mean_squares(z: NDArray[np.floating], reference: int, kernels: Sequence[Kern
             them, the mean over all pairs stands for its own.
         kernels: the kernels.
     """
+    n = reference
     with jax.enable_x64(True):
         x = jnp.asarray(z, jnp.float64)
-        arguments = {name: pairs(x, x) for name, pairs in ARGUMENTS.items()}
-        found = [_means(np.array(k.family.profile(k.gamma * arguments[k.family.argument])), reference) for k in kernels]
+        wanted = {kernel.family.argument for kernel in kernels}
+        pairs = {name: _pairs(np.asarray(ARGUMENTS[name](x, x)), n) for name in wanted}
+        found = [_means(pairs[k.family.argument], k, (n, len(z) - n)) for k in kernels]
     pooled, within_reference, across, within_current = zip(*found, strict=True)
     return MeanSquares(pooled, within_reference, across, within_current)
 
 
-def _means(gram: NDArray[np.float64], n: int) -> tuple[float, float, float, float]:
-    np.fill_diagonal(gram, 0.0)
-    squares = gram * gram
-    m = len(gram) - n
-    pooled = float(squares.sum() / (len(gram) * (len(gram) - 1)))
-    within_reference = float(squares[:n, :n].sum() / (n * (n - 1))) if n > 1 else pooled
-    across = float(squares[:n, n:].mean()) if n and m else pooled
-    within_current = float(squares[n:, n:].sum() / (m * (m - 1))) if m > 1 else pooled
+def _pairs(matrix: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """Return each pair's entry once: those within the first n rows, across, and within the rest."""
+    first, rest = (np.tri(rows, k=-1, dtype=bool) for rows in (n, len(matrix) - n))
+    return np.concatenate([matrix[:n, :n][first], matrix[:n, n:].reshape(-1), matrix[n:, n:][rest]])
+
+
+def _means(pairs: NDArray[np.float64], kernel: Kernel, rows: tuple[int, int]) -> tuple[float, float, float, float]:
+    n, m = rows
+    values = np.asarray(kernel.family.profile(jnp.asarray(kernel.gamma * pairs)))
+    counts = (n * (n - 1) // 2, n * m, m * (m - 1) // 2)
+    # Not np.dot, which wakes all cores for so little.
+    sums = [float(np.einsum("i,i", part, part)) for part in np.split(values, np.cumsum(counts)[:-1])]
+    pooled = sum(sums) / sum(counts)
+    within_reference, across, within_current = (
+        total / count if count else pooled for total, count in zip(sums, counts, strict=True)
+    )
     return pooled, within_reference, across, within_current

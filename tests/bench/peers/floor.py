@@ -1,9 +1,9 @@
 """The floor: the products, the exponentials and the products with a panel that half of the tiles need, each alone.
 
-By JAX, in float32, and the panels' products in bfloat16 and int8 too; on the same numbers again and again, so that all
-are in the processor's cache. Each stage is timed at several tile sizes, in separate calls and within one compiled loop;
-the benchmark takes each stage's fastest. A stage is timed over a part of the tiles, and its time multiplied up to the
-n(2n + 1) pairs of the whole.
+By JAX and, the products, by NumPy too, in float32, and the panels' products in bfloat16 and int8 too; on the same
+numbers again and again, so that all are in the processor's cache. Each stage is timed at several tile sizes, in
+separate calls and within one compiled loop; the benchmark takes each stage's fastest. A stage is timed over a part of
+the tiles, and its time multiplied up to the n(2n + 1) pairs of the whole.
 """
 
 from __future__ import annotations
@@ -63,10 +63,14 @@ def run(case: Case, x: Array, y: Array) -> Mapping[str, float]:
     for size in TILES:
         rounds = max(1, round(PAIRS / size**2))
         whole = case.rows * (2 * case.rows + 1) / (rounds * size**2)
-        a = jnp.asarray(np.resize(x, (size, case.dimensions)))
+        host = np.resize(x, (size, case.dimensions))
+        a, tile = jnp.asarray(host), np.empty((size, size), np.float32)
         values = jnp.asarray(-np.abs(rng.standard_normal((size, size), dtype=np.float32)))
         stages: dict[str, Callable[[], object]] = {
             f"products/{size}": again(product, rounds, a, a),
+            f"products/{size} numpy": lambda host=host, tile=tile, rounds=rounds: [
+                np.matmul(host, host.T, out=tile) for _ in range(rounds)
+            ],
             f"products/{size} loop": lambda a=a, rounds=rounds: product_loop(a, a, rounds).block_until_ready(),
             f"exponentials/{size}": again(exponential, rounds, values),
             f"exponentials/{size} loop": lambda v=-values, rounds=rounds: exponential_loop(

@@ -14,15 +14,18 @@ from driftline.components.kernel.sums import KernelSums, combine
 from tests.support import oracle
 
 
-def run(z, n, kernels, *, permutations=20, block=256, tasks=1, precision="float64", seed=4, halves=False) -> KernelSums:
+def run(
+    z, n, kernels, *, permutations=20, block=256, tasks=1, precision="float64", seed=4, halves=False, native=True,
+    blocks=None,
+) -> KernelSums:  # fmt: skip
     grid = BlockGrid.of(n, len(z) - n, block, halves=halves)
     bins = Bins.of(n, len(z) - n)
     panels = LabelPanels(seed, bins.cuts(seed, permutations), bins, grid)
-    longest = math.sqrt(float((z * z).sum(axis=1).max()))
+    longest = math.sqrt(float((z * z).sum(axis=1).max())) or 1.0
     parts = [
         sum_tiles(
-            array_blocks(z, grid), tiles, grid, kernels, panels, precision=precision,
-            sums=accumulator(tiles, grid, kernels, permutations, longest),
+            blocks or array_blocks(z, grid), tiles, grid, kernels, panels, precision=precision,
+            sums=accumulator(tiles, grid, kernels, permutations, longest), native=native,
         )
         for tiles in (grid.share(task, tasks) for task in range(tasks))
     ]  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from driftline.components.errors import DriftlineError
-from driftline.components.kernel import engine, tiler
+from driftline.components.kernel import tiler, workers
 from driftline.components.kernel.functions import KERNEL_NAMES, Kernel
 from driftline.components.kernel.fused import fused_tile
 from driftline.components.kernel.tiler import Block, Tiler
@@ -104,17 +104,17 @@ def exhausted_above(rows: int):
 def test_a_device_without_memory_takes_smaller_pieces_and_says_so(monkeypatch):
     z = centred(700, 400, 3)
     kernels = [Kernel("rbf", 0.2), Kernel("linear", 0.2)]
-    whole = run(z, 700, kernels, block=1024)
+    whole = run(z, 700, kernels, block=1024, native=False)
     monkeypatch.setattr(tiler, "_xla_sums", exhausted_above(128))
     with pytest.warns(RuntimeWarning, match="ran out of memory with pieces of 256 rows; going on with 128"):
-        small = run(z, 700, kernels, block=1024)
+        small = run(z, 700, kernels, block=1024, native=False)
     np.testing.assert_allclose(small.within, whole.within, rtol=1e-12, atol=1e-9)
     np.testing.assert_allclose(small.rows, whole.rows, rtol=1e-10, atol=1e-9)
 
 
 def test_memory_that_runs_out_while_waiting_is_met_too(monkeypatch):
     z = centred(700, 400, 3)
-    whole = run(z, 700, [Kernel("rbf", 0.2)], block=1024)
+    whole = run(z, 700, [Kernel("rbf", 0.2)], block=1024, native=False)
     real = np.asarray
     failing = [True]
 
@@ -124,9 +124,9 @@ def test_memory_that_runs_out_while_waiting_is_met_too(monkeypatch):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return real(value, *rest, **settings)
 
-    monkeypatch.setattr(engine.np, "asarray", asarray)
+    monkeypatch.setattr(workers.np, "asarray", asarray)
     with pytest.warns(RuntimeWarning, match="ran out of memory"):
-        small = run(z, 700, [Kernel("rbf", 0.2)], block=1024)
+        small = run(z, 700, [Kernel("rbf", 0.2)], block=1024, native=False)
     np.testing.assert_allclose(small.within, whole.within, rtol=1e-12)
 
 
@@ -135,7 +135,7 @@ def test_a_device_with_no_memory_at_all_says_what_to_do(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(DriftlineError, match="has not the memory for a tile's pieces of 128 rows with 1 kernels"):
-            run(centred(700, 400, 3), 700, [Kernel("rbf", 0.2)], block=1024)
+            run(centred(700, 400, 3), 700, [Kernel("rbf", 0.2)], block=1024, native=False)
 
 
 def test_other_errors_of_a_device_are_not_taken_for_want_of_memory(monkeypatch):
@@ -144,7 +144,7 @@ def test_other_errors_of_a_device_are_not_taken_for_want_of_memory(monkeypatch):
 
     monkeypatch.setattr(tiler, "_xla_sums", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="fell off the bus"):
-        run(centred(70, 40, 3), 70, [Kernel("rbf", 0.2)])
+        run(centred(70, 40, 3), 70, [Kernel("rbf", 0.2)], native=False)
 
 
 TWO_DEVICES = """
@@ -155,7 +155,7 @@ assert len(jax.local_devices()) == int(sys.argv[1])
 from driftline.components.kernel.functions import Kernel
 from tests.components.kernel.test_engine import centred, run
 for precision in ("float32", "float64"):
-    sums = run(centred(1500, 900, 4), 1500, [Kernel("rbf", 0.1), Kernel("rq", 0.3)], precision=precision)
+    sums = run(centred(1500, 900, 4), 1500, [Kernel("rbf", 0.1), Kernel("rq", 0.3)], precision=precision, native=False)
     print(sums.rows.tobytes().hex()[-4000:], sums.within.tobytes().hex())
 """
 
