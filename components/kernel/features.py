@@ -96,9 +96,11 @@ class RandomFeatures:
         Subtract the reference's mean first. Phases ω·z are float32: their error, and with it that of a feature, is
         about 10⁻⁷·‖ω‖·‖z‖, small for vectors about as long as the kernel's length scale. Where a phase exceeds some
         10⁶, as for vectors thousands of length scales long or for the few highest frequencies of the heavy-tailed
-        "laplace", the feature is an arbitrary number in [−1, 1]/√F, the same one for equal vectors; there the
-        kernel of different vectors is 0 but for noise in any case. A phase past float32, or a vector that is not
-        finite, makes features that are NaN.
+        "laplace", the feature is an arbitrary number in [−1, 1]/√F; there the kernel of different vectors is 0 but for
+        noise in any case. A phase past float32, or a vector that is not finite, makes features that are NaN.
+
+        The same rows have the same bits. One row in another place may differ by that rounding: on some processors a
+        matrix product adds up in an order that depends on it.
 
         Args:
             z: (rows, d) of any float dtype.
