@@ -16,9 +16,9 @@ from driftline.serving.archive.source import KafkaSource
 from driftline.serving.archive.worker import Archiver, index_folder
 from driftline.serving.broker.clients import open_consumer, open_producer
 from driftline.serving.broker.settings import KafkaSettings
+from driftline.serving.broker.topics import check_topics
 from driftline.serving.lifecycle import stopping_on_signals
 from driftline.serving.records.provenance import dead_letters_topic
-from driftline.serving.stream.topics import check_topics
 from driftline.serving.telemetry.health import serving_health
 
 LOGGER: Final = logging.getLogger("driftline.archive")

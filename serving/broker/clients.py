@@ -104,16 +104,18 @@ def poll(consumer: Any, timeout_s: float, max_records: int | None = None) -> dic
         timeout_s: seconds to wait; some more while the consumer joins its group.
         max_records: how many at most; None for the consumer's own limit.
     """
-    # Nothing public tells whether the consumer has to join its group, or to find who coordinates it.
+    # Nothing public tells whether the consumer has to join its group, or to find who coordinates it. A wait that ends
+    # between the two halves of a join throws the first away, and all members have to join once more; so a join has a
+    # wait of its own, and a poll afterwards none for records.
     coordinator = getattr(consumer, "_coordinator", None)
     if coordinator is None:
         return consumer.poll(timeout_ms=int(1000 * timeout_s), max_records=max_records)
     end, pause_s = time.monotonic() + timeout_s, _FIRST_PAUSE_S
     while True:
-        left_s = max(0.0, end - time.monotonic())
         if coordinator.need_rejoin() or coordinator.coordinator_unknown():
-            # A wait that ends between the two halves of a join throws the first away: all members join once more.
-            return consumer.poll(timeout_ms=int(1000 * max(left_s, _JOIN_S)), max_records=max_records)
+            if not coordinator.poll(timeout_ms=int(1000 * max(timeout_s, _JOIN_S))):
+                return {}
+        left_s = max(0.0, end - time.monotonic())
         polled = consumer.poll(timeout_ms=0, max_records=max_records)
         if polled or not left_s:
             return polled
@@ -140,10 +142,10 @@ def _opened(client: Any, settings: KafkaSettings, options: dict[str, Any]) -> An
         return client(**{"reconnect_backoff_max_ms": _RECONNECT_MS, **settings.options(), **options})
     except KafkaError as error:
         raise UnavailableError(
-            f"Kafka at {brokers(settings)}: {_reason(error)}; check the address, the security settings and the network"
+            f"Kafka at {brokers(settings)}: {line(error)}; check the address, the security settings and the network"
         ) from error
 
 
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+def line(error: BaseException) -> str:
+    """Return an error's message as one line."""
+    return " ".join(str(error).split()) or type(error).__name__

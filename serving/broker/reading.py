@@ -10,7 +10,7 @@ from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
 from driftline.components.errors import UsageError
-from driftline.serving.broker.clients import brokers, open_consumer, poll, record_of
+from driftline.serving.broker.clients import brokers, line, open_consumer, poll, record_of
 from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import UnavailableError
 from driftline.serving.records.record import Record
@@ -48,7 +48,6 @@ def read_topic(kafka: KafkaSettings, topic: str) -> Iterator[Record]:
             for at, records in polled.items():
                 yield from (record_of(found) for found in records if found.offset < ends[at])
     except KafkaError as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnavailableError(f"topic {topic} at {brokers(kafka)}: {reason}") from error
+        raise UnavailableError(f"topic {topic} at {brokers(kafka)}: {line(error)}") from error
     finally:
         consumer.close()

@@ -14,12 +14,12 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from driftline.components.errors import UsageError
-from driftline.serving.broker.clients import brokers, open_consumer, open_producer, poll, record_of
+from driftline.serving.broker.clients import brokers, line, open_consumer, open_producer, poll, record_of
 from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import UnavailableError
 from driftline.serving.records.provenance import DeadLetter, read_dead_letter, replay_headers
 from driftline.serving.records.record import Record, header
-from driftline.serving.stream.producing import line, produce
+from driftline.serving.stream.producing import produce
 from driftline.serving.stream.results import VALUE_OMITTED, Result
 
 REPLAY_GROUP_SUFFIX: Final = ".replay"

@@ -48,11 +48,6 @@ def is_fenced(error: BaseException) -> bool:
     return isinstance(error, _FENCED) or any(kind.__name__ in str(error) for kind in _FENCED)
 
 
-def line(error: BaseException) -> str:
-    """Return an error's message as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 class KnownSizes:
     """What topics have refused as too large, so that no transaction is begun in vain for the like.
 

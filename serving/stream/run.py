@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from driftline.serving.broker.clients import open_consumer, open_producer
 from driftline.serving.broker.settings import KafkaSettings
+from driftline.serving.broker.topics import check_topics
 from driftline.serving.errors import UnavailableError
 from driftline.serving.lifecycle import StopSignal
 from driftline.serving.stream.encoding import Model
@@ -21,7 +22,6 @@ from driftline.serving.stream.metrics import StreamMetrics
 from driftline.serving.stream.settings import Assignment, StreamSettings
 from driftline.serving.stream.sinks import TRANSACTION_TIMEOUT_S, CommittingSink, Sink, TransactionalSink
 from driftline.serving.stream.source import Source, leave_group
-from driftline.serving.stream.topics import check_topics
 from driftline.serving.stream.worker import Observer, StreamWorker, results_of
 from driftline.serving.telemetry.health import Health, serving_health
 from driftline.serving.telemetry.tracing import tracing

@@ -12,8 +12,9 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
+from driftline.serving.broker.clients import line
 from driftline.serving.errors import UnavailableError
-from driftline.serving.stream.producing import KnownSizes, is_fenced, is_too_large, line, produce
+from driftline.serving.stream.producing import KnownSizes, is_fenced, is_too_large, produce
 from driftline.serving.stream.results import Result
 
 TRANSACTION_TIMEOUT_S: Final = 300.0

@@ -15,11 +15,10 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from driftline.serving.broker.clients import open_admin, poll, record_of
+from driftline.serving.broker.clients import line, open_admin, poll, record_of
 from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import UnavailableError
 from driftline.serving.records.record import Record
-from driftline.serving.stream.producing import line
 from driftline.serving.stream.sinks import FencedError
 
 LOGGER: Final = logging.getLogger(__name__)

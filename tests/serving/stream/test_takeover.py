@@ -44,7 +44,12 @@ def test_the_partitions_of_a_killed_worker_are_taken_over(tansu: str, tmp_path: 
 @pytest.mark.slow
 def test_partitions_move_one_by_one_where_the_assignment_is_cooperative(tansu: str) -> None:
     topics = Topics.create(tansu)
-    options = {"delivery": "at-least-once", "assignment": "cooperative-sticky", "batch": BatchLimits(20, 4096, 5.0)}
+    options = {
+        "delivery": "at-least-once",
+        "assignment": "cooperative-sticky",
+        "static": False,
+        "batch": BatchLimits(20, 4096, 5.0),
+    }
     slow = FakeEncoder(seconds=0.02)
     with running(topics, slow, **options) as first:
         produce(tansu, topics.source, texts(200, keys=40))
