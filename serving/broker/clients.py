@@ -112,9 +112,9 @@ def poll(consumer: Any, timeout_s: float, max_records: int | None = None) -> dic
         return consumer.poll(timeout_ms=int(1000 * timeout_s), max_records=max_records)
     end, pause_s = time.monotonic() + timeout_s, _FIRST_PAUSE_S
     while True:
-        if coordinator.need_rejoin() or coordinator.coordinator_unknown():
-            if not coordinator.poll(timeout_ms=int(1000 * max(timeout_s, _JOIN_S))):
-                return {}
+        joining = coordinator.need_rejoin() or coordinator.coordinator_unknown()
+        if joining and not coordinator.poll(timeout_ms=int(1000 * max(timeout_s, _JOIN_S))):
+            return {}
         left_s = max(0.0, end - time.monotonic())
         polled = consumer.poll(timeout_ms=0, max_records=max_records)
         if polled or not left_s:
