@@ -105,15 +105,15 @@ def test_results_have_no_texts_and_short_vectors_where_that_is_asked_for(topics:
 
 
 def test_a_second_worker_shares_the_partitions_and_a_rebalance_in_mid_batch_doubles_nothing(topics: Topics) -> None:
-    slow = FakeEncoder(seconds=0.1)
+    slow = FakeEncoder(seconds=0.4)
     limits = {"batch": BatchLimits(records=20), "buffer": BufferLimits(records=100)}
     produce(topics.bootstrap, topics.source, texts(1200, keys=40))
     with running(topics, slow, **limits) as first:
         eventually(lambda: first.metric("commits_total") >= 3)
         with running(topics, slow, instance_id="w1", **limits) as second:
-            eventually(lambda: second.metric("commits_total") >= 2)
-            eventually(lambda: first.metric("rebalances_total") >= 2)
+            eventually(lambda: (first.metric("partitions"), second.metric("partitions")) == (2, 2))
             produce(topics.bootstrap, topics.source, texts(100, keys=40, start=1200))
+            eventually(lambda: first.metric("rebalances_total") >= 2)
         eventually(lambda: is_done(topics))
         eventually(lambda: first.metric("partitions") == 4)
     found = output(topics)
