@@ -55,7 +55,7 @@ def test_partitions_move_one_by_one_where_the_assignment_is_cooperative(tansu: s
         produce(tansu, topics.source, texts(200, keys=40))
         eventually(lambda: first.metric("partitions") == 4)
         with running(topics, slow, instance_id="w1", **options) as second:
-            eventually(lambda: first.metric("partitions") == second.metric("partitions") == 2, timeout_s=90)
+            eventually(lambda: first.metric("partitions") == second.metric("partitions") == 2, timeout_s=240)
             produce(tansu, topics.source, texts(200, keys=40, start=200))
             eventually(lambda: len(results(topics)) == 400, timeout_s=90)
             assert second.metric("commits_total") > 0
