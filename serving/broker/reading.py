@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
@@ -38,16 +38,31 @@ def read_topic(kafka: KafkaSettings, topic: str) -> Iterator[Record]:
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
         ends = consumer.end_offsets(partitions)
-        heard_s = time.monotonic()
-        while any((consumer.position(at) or 0) < end for at, end in ends.items()):
-            polled = poll(consumer, _POLL_S)
-            if polled:
-                heard_s = time.monotonic()
-            elif time.monotonic() - heard_s > _SILENCE_S:
-                raise UnavailableError(f"topic {topic}: the broker has sent nothing for {_SILENCE_S:.0f} s; try again")
-            for at, records in polled.items():
-                yield from (record_of(found) for found in records if found.offset < ends[at])
+        for _, record in records_before(consumer, ends):
+            yield record
     except KafkaError as error:
         raise UnavailableError(f"topic {topic} at {brokers(kafka)}: {line(error)}") from error
     finally:
         consumer.close()
+
+
+def records_before(consumer: Any, ends: Mapping[TopicPartition, int]) -> Iterator[tuple[TopicPartition, Record]]:
+    """Yield the records from a consumer's positions on to where its partitions end.
+
+    Args:
+        consumer: with these partitions assigned.
+        ends: the offset behind the last record wanted of each.
+
+    Raises:
+        UnavailableError: the broker has sent nothing for half a minute, although there is more.
+    """
+    heard_s = time.monotonic()
+    while any((consumer.position(at) or 0) < end for at, end in ends.items()):
+        polled = poll(consumer, _POLL_S)
+        if polled:
+            heard_s = time.monotonic()
+        elif time.monotonic() - heard_s > _SILENCE_S:
+            topics = ", ".join(sorted({at.topic for at in ends}))
+            raise UnavailableError(f"topic {topics}: the broker has sent nothing for {_SILENCE_S:.0f} s; try again")
+        for at, records in polled.items():
+            yield from ((at, record_of(found)) for found in records if found.offset < ends[at])

@@ -34,7 +34,7 @@ def document(limits: RequestLimits) -> Schema:
             "version": version("driftline"),
             "description": "Embeddings of texts by KServe's protocols V1 and V2, OpenAI's API and CloudEvents.",
         },
-        "paths": {**_health_paths(), **_model_paths(), **_embedding_paths(limits)},
+        "paths": {**_health_paths(), **_model_paths(), **_embedding_paths()},
         "components": {"schemas": schemas(limits)},
     }
 
@@ -100,7 +100,7 @@ def _model_paths() -> Schema:
     }
 
 
-def _embedding_paths(limits: RequestLimits) -> Schema:
+def _embedding_paths() -> Schema:
     length = {
         "name": JSON_LENGTH_HEADER, "in": "header", "required": False,
         "description": "Length of the body's JSON, where binary tensors follow it.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,7 +14,8 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from driftline.components.errors import UsageError
-from driftline.serving.broker.clients import brokers, line, open_consumer, open_producer, poll, record_of
+from driftline.serving.broker.clients import brokers, line, open_consumer, open_producer
+from driftline.serving.broker.reading import records_before
 from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import UnavailableError
 from driftline.serving.records.provenance import DeadLetter, read_dead_letter, replay_headers
@@ -28,8 +29,6 @@ FOREIGN: Final = "unknown"
 
 _BATCH: Final = 500
 _METADATA_BYTES: Final = 4000  # of the 4096 that brokers take beside a committed offset, by default
-_POLL_S: Final = 0.5
-_SILENT_POLLS: Final = 60  # half a minute without a record before the end, which the broker said is there
 _EMPTY_OFFSETS: Final = 10_000_000  # longest stretch of offsets that a mark may span
 
 
@@ -94,7 +93,7 @@ def count_letters(kafka: KafkaSettings, topic: str, group: str, reasons: Collect
     with _letters_topic(kafka, topic, group) as (consumer, partitions):
         marks = _read_marks(consumer, partitions)
         ends = _seek(consumer, dict.fromkeys(partitions, 0))
-        for at, letter in _records(consumer, ends):
+        for at, letter in records_before(consumer, ends):
             dead = read_dead_letter(letter)
             reason = FOREIGN if dead is None else dead.reason
             if reasons and reason not in reasons:
@@ -144,7 +143,7 @@ def replay_letters(
             ends = _seek(consumer, {at: mark.base for at, mark in marks.items()})
             waiting: dict[TopicPartition, set[int]] = {at: set() for at in partitions}
             chosen: list[tuple[TopicPartition, Record]] = []
-            for at, letter in _records(consumer, ends):
+            for at, letter in records_before(consumer, ends):
                 if letter.at.offset in marks[at].done:
                     result.earlier += 1
                     continue
@@ -278,16 +277,3 @@ def _seek(consumer: Any, starts: dict[TopicPartition, int]) -> dict[TopicPartiti
     for at, offset in starts.items():
         consumer.seek(at, max(offset, first[at]))
     return consumer.end_offsets(partitions)
-
-
-def _records(consumer: Any, ends: dict[TopicPartition, int]) -> Iterator[tuple[TopicPartition, Record]]:
-    silent = 0
-    while any(consumer.position(at) < end for at, end in ends.items()):
-        polled = poll(consumer, _POLL_S)
-        silent = 0 if polled else silent + 1
-        if silent > _SILENT_POLLS:
-            raise UnavailableError("dead letters: the broker has sent nothing for half a minute; try again")
-        for at, records in polled.items():
-            for found in records:
-                if found.offset < ends[at]:
-                    yield at, record_of(found)
