@@ -70,6 +70,11 @@ class Buffer:
         return len(self._items) >= self._limits.records or self._bytes >= self._limits.bytes
 
     @property
+    def holds_batch(self) -> bool:
+        """Whether a full batch waits."""
+        return len(self._items) >= self._batch.records or self._tokens >= self._batch.tokens or self.full
+
+    @property
     def has_room(self) -> bool:
         """Whether half of it, at least, is free again."""
         return 2 * len(self._items) <= self._limits.records and 2 * self._bytes <= self._limits.bytes
@@ -84,12 +89,21 @@ class Buffer:
             self._membership = membership
             self._changed.notify_all()
 
+    def wait_for_need(self, timeout_s: float) -> None:
+        """Wait, but not for longer, until no full batch waits any more, or where it was full until there is room."""
+        with self._changed:
+            was_full = self.full
+            self._changed.wait_for(
+                lambda: self._closed or not self.holds_batch or (was_full and self.has_room), timeout_s
+            )
+
     def restart(self, attempt: int) -> None:
         """Forget everything; what is added from now on is of another attempt."""
         with self._changed:
             self._items.clear()
             self._tokens = self._bytes = 0
             self._attempt = attempt
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Give out no more batches."""
@@ -103,14 +117,16 @@ class Buffer:
             while not self._closed:
                 wait_s = self._wait_s()
                 if wait_s is not None and wait_s <= 0:
-                    return Batch(self._attempt, self._cut(), self._membership)
+                    cut = self._cut()
+                    self._changed.notify_all()
+                    return Batch(self._attempt, cut, self._membership)
                 self._changed.wait(wait_s)
             return None
 
     def _wait_s(self) -> float | None:
         if not self._items:
             return None
-        if len(self._items) >= self._batch.records or self._tokens >= self._batch.tokens or self.full:
+        if self.holds_batch:
             return 0.0
         return self._items[0][0].received_s + self._batch.linger_ms / 1000 - self._clock()
 

@@ -44,6 +44,7 @@ from driftline.serving.telemetry.tracing import Tracing
 LOGGER: Final = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.1
+_REST_S: Final = 0.5  # a rebalance is noticed no later
 _REVOKE_TIMEOUT_S: Final = 10.0  # for a write under way; heartbeats rest meanwhile, for less than a session's 30 s
 _AGAIN_S: Final = 0.5  # between attempts while the broker is away
 _STUCK_S: Final = 900.0  # longer than any batch, a broker's absence or a transaction may take
@@ -153,7 +154,11 @@ class StreamWorker:
 
     def _turn(self, source: Source) -> None:
         """Poll once and do what has to be done between polls."""
-        records = source.poll(_POLL_S, self._settings.batch.records)
+        enough = self._rewound and self._buffer.holds_batch
+        records = source.poll(0.0 if enough else _POLL_S, self._settings.batch.records)
+        if enough and not records:
+            # What came now would wait anyhow, and asking for it takes time from the encoder.
+            self._buffer.wait_for_need(_REST_S)
         self._turned_s = self._clock()
         self._partitions = len(source.partitions())
         membership = source.membership()

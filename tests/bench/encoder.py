@@ -71,15 +71,26 @@ def contenders(peers: Path) -> list[Contender]:
         half = ("--precision", "float16")
         sizes = [Contender(name, "encode_st.py", own, (*half, "--batch-size", name.split()[-1])) for name in ST_HALF]
         return [Contender(ST, "encode_st.py", own), *sizes, Contender(OURS_FLOAT16, "encode_ours.py", own, half)]
-    half = ("--precision", "bfloat16")
-    return [
+    single = [
         Contender(ST, "encode_st.py", own),
-        Contender("sentence-transformers, bfloat16 autocast", "encode_st.py", own, half),
         Contender(ONNX[0], "encode_onnx.py", peers),
         Contender(ONNX[1], "encode_onnx.py", peers, ("--batch-tokens", "2048")),
         Contender(OURS, "encode_ours.py", own),
-        Contender(OURS_HALF, "encode_ours.py", own, half),
     ]
+    half = ("--precision", "bfloat16")
+    if not has_bfloat16():
+        return single
+    autocast = Contender("sentence-transformers, bfloat16 autocast", "encode_st.py", own, half)
+    return [*single, autocast, Contender(OURS_HALF, "encode_ours.py", own, half)]
+
+
+def has_bfloat16() -> bool:
+    """Return whether the processor has instructions for bfloat16; without, it is emulated, many times slower."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split())
+    except OSError:
+        return True
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def mixed_lengths(reviews: list[str], count: int, seed: int) -> list[str]:
@@ -136,7 +147,7 @@ def run_corpus(name: str, model: Path, texts: list[str], peers: Path, rounds: in
                 )
             )
         head = ("", "seconds", "CPU, s", "texts/s", "times as fast", "growth, MB", "difference", "cosine")
-        print(f"\n{name}: {len(texts)} texts\n\n{harness.table(head, lines)}")
+        print(f"\n{name}: {len(texts)} texts\n\n{harness.table(head, lines)}", flush=True)
         for contender, reason in why.items():
             print(f"  {contender}: {reason}")
         outcome["left_out"] = why
@@ -169,6 +180,8 @@ def main() -> None:
     model = fetch_model(options.home)
     reviews = [row.text for row in fetch_texts(options.home)]
     random.Random(0).shuffle(reviews)
+    if not (torch.cuda.is_available() or has_bfloat16()):
+        print("this processor has no instructions for bfloat16: left out")
     packages = ("torch", "transformers", "sentence-transformers", "tokenizers")
     described = harness.machine(packages)
     corpora = {"film reviews": reviews[: options.texts], "mixed lengths": mixed_lengths(reviews, options.texts // 2, 0)}

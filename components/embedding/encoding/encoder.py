@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self
@@ -221,8 +221,7 @@ class Encoder:
     def finish(self, prepared: Prepared) -> Encoding:
         """Return the vectors of texts that were made ready; as :meth:`encode` does, and with its errors."""
         texts, tokens = prepared.texts, prepared.tokens
-        with self._lock:
-            vectors = self._run(prepared)
+        vectors = self._run(prepared)
         if self._settings.segments and len(tokens.sequences) > len(texts):
             vectors = _pooled(vectors, tokens.texts, self._settings.segments)
         shortened = vectors.shape[1] > self.dimension
@@ -248,9 +247,16 @@ class Encoder:
         def run(rows: NDArray[np.int64]) -> Tensor:
             return self._batch(prepared, rows)
 
-        each: Callable[..., Iterable[Tensor]] = map if self._streams is None else self._streams.map
-        # On a GPU the results stay there until all are on their way: nothing waits in between.
-        vectors = torch.cat(list(each(run, batches))).float().cpu().numpy()
+        with self._lock:
+            if self._streams is None:
+                # The results stay on the device until all are on their way: nothing waits in between.
+                vectors = torch.cat([run(rows) for rows in batches]).float().cpu().numpy()
+                parts: Iterable[Tensor] = ()
+            else:
+                parts = self._streams.map(run, batches)
+        if self._streams is not None:
+            # Waited for outside of the lock: a stream that has nothing left of these takes on the next call's.
+            vectors = torch.cat(list(parts)).float().numpy()
         ordered = np.empty_like(vectors)
         ordered[np.concatenate(batches)] = vectors
         return ordered
