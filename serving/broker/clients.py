@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any, Final, cast
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
+from kafka.structs import TopicPartition
 
 from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import UnavailableError
@@ -123,6 +125,22 @@ def poll(consumer: Any, timeout_s: float, max_records: int | None = None) -> dic
             return polled
         time.sleep(min(pause_s, left_s))
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def committed(
+    consumer: Any, partitions: Iterable[TopicPartition], timeout_s: float
+) -> dict[TopicPartition, int | None]:
+    """Return the offset that the consumer's group has committed for each partition now; None where it has none.
+
+    Raises:
+        KafkaError: the broker does not say in time.
+    """
+    # kafka-python keeps an answer that came too late, and gives it to who asks for the same partitions next, however
+    # much later: another member may have had them meanwhile, and read on.
+    kept = getattr(getattr(consumer, "_coordinator", None), "_offset_fetch_futures", None)
+    if kept is not None:
+        kept.clear()
+    return {at: consumer.committed(at, timeout_ms=int(1000 * timeout_s)) for at in partitions}
 
 
 def record_of(found: ConsumerRecord) -> Record:

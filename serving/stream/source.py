@@ -15,7 +15,7 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from driftline.serving.broker.clients import line, open_admin, poll, record_of
+from driftline.serving.broker.clients import committed, line, open_admin, poll, record_of
 from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import UnavailableError
 from driftline.serving.records.record import Record
@@ -88,12 +88,13 @@ class Source:
         """
         mine = self.partitions()
         try:
-            found = {at: self._consumer.committed(at, timeout_ms=_ANSWER_TIMEOUT_MS) for at in mine}
+            found = committed(self._consumer, mine, _ANSWER_TIMEOUT_MS / 1000)
             new = [at for at, offset in found.items() if offset is None]
             first = self._consumer.beginning_offsets(new, timeout_ms=_ANSWER_TIMEOUT_MS) if new else {}
         except KafkaError as error:
             raise UnavailableError(f"topic {self._topic}: committed offsets: {line(error)}") from error
-        offsets: dict[TopicPartition, int] = {**found, **first}
+        known = {at: offset for at, offset in found.items() if offset is not None}
+        offsets: dict[TopicPartition, int] = {**known, **first}
         for at, offset in offsets.items():
             self._consumer.seek(at, offset)
         return offsets

@@ -31,7 +31,7 @@ from tests.serving.stream.workers import (
     texts,
     vector_of,
 )
-from tests.support.brokers import REAL_CLUSTER, committed, create_topics, ends, eventually, fresh, produce, read_topic
+from tests.support.brokers import committed, create_topics, ends, eventually, fresh, produce, read_topic
 
 DELIVERIES = ["exactly-once", "at-least-once"]
 
@@ -104,11 +104,6 @@ def test_results_have_no_texts_and_short_vectors_where_that_is_asked_for(topics:
     np.testing.assert_array_equal(read_embedding(record.value).vector, vector_of("plain words"))
 
 
-@pytest.mark.skipif(
-    not REAL_CLUSTER,
-    reason="on noida-db a second member that joins one at work is now and then left without its records; "
-    "set KAFKA_BOOTSTRAP to a cluster of Apache Kafka",
-)
 def test_a_second_worker_shares_the_partitions_and_a_rebalance_in_mid_batch_doubles_nothing(topics: Topics) -> None:
     slow = FakeEncoder(seconds=0.4)
     limits = {"batch": BatchLimits(records=20), "buffer": BufferLimits(records=100)}
