@@ -15,7 +15,7 @@ from kafka.errors import (
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from driftline.components.errors import DataError
-from driftline.serving.broker.clients import line, poll, record_of
+from driftline.serving.broker.clients import assigned, line, poll, record_of
 from driftline.serving.errors import UnavailableError
 from driftline.serving.records.record import Record
 
@@ -163,8 +163,10 @@ class KafkaSource:
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Tell the group how far the archive is; it is no loss where that fails."""
-        mine = self.assigned()
-        kept = {self._at(at): OffsetAndMetadata(offset, "", -1) for at, offset in offsets.items() if at in mine}
+        mine = assigned(self._consumer)
+        kept = {
+            self._at(at): OffsetAndMetadata(offset, "", -1) for at, offset in offsets.items() if self._at(at) in mine
+        }
         if kept:
             try:
                 self._consumer.commit(kept, timeout_ms=_ANSWER_TIMEOUT_MS)

@@ -108,23 +108,51 @@ def poll(consumer: Any, timeout_s: float, max_records: int | None = None) -> dic
         timeout_s: seconds to wait; some more while the consumer joins its group.
         max_records: how many at most; None for the consumer's own limit.
     """
-    # Nothing public tells whether the consumer has to join its group, or to find who coordinates it. A wait that ends
-    # between the two halves of a join throws the first away, and all members have to join once more; so a join has a
-    # wait of its own, and a poll afterwards none for records.
-    coordinator = getattr(consumer, "_coordinator", None)
+    coordinator = _coordinator(consumer)
     if coordinator is None:
         return consumer.poll(timeout_ms=int(1000 * timeout_s), max_records=max_records)
     end, pause_s = time.monotonic() + timeout_s, _FIRST_PAUSE_S
-    while True:
-        joining = coordinator.need_rejoin() or coordinator.coordinator_unknown()
-        if joining and not coordinator.poll(timeout_ms=int(1000 * max(timeout_s, _JOIN_S))):
-            return {}
+    while _joined(coordinator, max(timeout_s, _JOIN_S)):
         left_s = max(0.0, end - time.monotonic())
         polled = consumer.poll(timeout_ms=0, max_records=max_records)
-        if polled or not left_s:
+        if polled:
             return polled
+        if coordinator.rejoining:  # since just now: it is seen through
+            continue
+        if not left_s:
+            break
         time.sleep(min(pause_s, left_s))
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    return {}
+
+
+def assigned(consumer: Any) -> set[TopicPartition]:
+    """Return the partitions that a member of a group has now: none while it joins.
+
+    Until a join is over, the broker answers nothing else that the group is asked, such as what it has committed.
+    """
+    coordinator = _coordinator(consumer)
+    return set() if coordinator is not None and coordinator.rejoining else set(consumer.assignment())
+
+
+def _coordinator(consumer: Any) -> Any:
+    # Nothing public tells whether the consumer has to join its group, or has begun to.
+    return getattr(consumer, "_coordinator", None)
+
+
+def _joined(coordinator: Any, timeout_s: float) -> bool:
+    """Have the consumer join its group where it must; return whether it has.
+
+    kafka-python goes on with a join only where somebody waits for it: a wait that ends between the two halves of a
+    join throws the first away, and all members have to join once more. So a join has a wait of its own, and a poll for
+    records afterwards none. And it forgets one that it began because the topic's partitions changed, and that the poll
+    did not wait for: the member would then have no partitions, and send no heartbeats, for good.
+    """
+    if coordinator.rejoining and not coordinator.need_rejoin():
+        coordinator.request_rejoin()
+    if not (coordinator.need_rejoin() or coordinator.coordinator_unknown()):
+        return True
+    return coordinator.poll(timeout_ms=int(1000 * timeout_s))
 
 
 def committed(
@@ -137,7 +165,7 @@ def committed(
     """
     # kafka-python keeps an answer that came too late, and gives it to who asks for the same partitions next, however
     # much later: another member may have had them meanwhile, and read on.
-    kept = getattr(getattr(consumer, "_coordinator", None), "_offset_fetch_futures", None)
+    kept = getattr(_coordinator(consumer), "_offset_fetch_futures", None)
     if kept is not None:
         kept.clear()
     return {at: consumer.committed(at, timeout_ms=int(1000 * timeout_s)) for at in partitions}

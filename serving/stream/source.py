@@ -15,7 +15,7 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from driftline.serving.broker.clients import committed, line, open_admin, poll, record_of
+from driftline.serving.broker.clients import assigned, committed, line, open_admin, poll, record_of
 from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import UnavailableError
 from driftline.serving.records.record import Record
@@ -71,8 +71,8 @@ class Source:
         return rebalanced
 
     def partitions(self) -> set[TopicPartition]:
-        """Return the partitions that this worker has now."""
-        return set(self._consumer.assignment())
+        """Return the partitions that this worker has now; none while it joins the group."""
+        return assigned(self._consumer)
 
     def membership(self) -> object | None:
         """Return this worker's place in the group, by which the broker tells it from a former one; None without one."""

@@ -55,7 +55,7 @@ _LOAD_ERRORS: Final = (
 
 
 class Encoder:
-    """A model in memory, ready to encode; loaded once, safe to call from several threads, which then take turns.
+    """A model in memory, ready to encode; loaded once, safe to call from several threads; on a GPU they take turns.
 
     Every module of the model is honoured: transformer, pooling of any kind, dense layers, normalisation, prompts.
     Nothing is done to a text but what the model's own tokenizer does. Texts are tokenised together, sorted by length
@@ -250,13 +250,11 @@ class Encoder:
         with self._lock:
             if self._streams is None:
                 # The results stay on the device until all are on their way: nothing waits in between.
-                vectors = torch.cat([run(rows) for rows in batches]).float().cpu().numpy()
-                parts: Iterable[Tensor] = ()
+                waited: Iterable[Tensor] = (torch.cat([run(rows) for rows in batches]).float().cpu(),)
             else:
-                parts = self._streams.map(run, batches)
-        if self._streams is not None:
-            # Waited for outside of the lock: a stream that has nothing left of these takes on the next call's.
-            vectors = torch.cat(list(parts)).float().numpy()
+                waited = self._streams.map(run, batches)
+        # Outside of the lock: a stream that has nothing left of these takes on the next call's.
+        vectors = torch.cat(list(waited)).float().numpy()
         ordered = np.empty_like(vectors)
         ordered[np.concatenate(batches)] = vectors
         return ordered

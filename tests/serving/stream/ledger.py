@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from driftline.serving.records.embeddings import read_embedding
@@ -77,12 +77,33 @@ class Ledger:
     disordered: int
 
     @classmethod
-    def of(cls, traffic: Traffic, source: Sequence[Record], output: Sequence[Record], dead: Sequence[Record]) -> Ledger:
-        """Compare; all three are read with read_committed, partition by partition."""
+    def of(
+        cls,
+        traffic: Traffic,
+        source: Sequence[Record],
+        output: Sequence[Record],
+        dead: Sequence[Record],
+        only: Container[int] | None = None,
+    ) -> Ledger:
+        """Compare; all three are read with read_committed, partition by partition.
+
+        Args:
+            traffic: what was sent.
+            source: the topic of texts.
+            output: the topic of embeddings.
+            dead: the topic of dead letters.
+            only: numbers of the records to look at; None for all.
+        """
         numbers = {
             (str(record.at.partition), str(record.at.offset)): int(header(record.headers, "number") or b"-1")
             for record in source
         }
+        if only is not None:
+            numbers = {place: number for place, number in numbers.items() if number in only}
+            output, dead = (
+                [record for record in records if by_source([record]).keys() <= numbers.keys()]
+                for records in (output, dead)
+            )
         results = {numbers[place]: found for place, found in by_source([*output, *dead]).items()}
         misplaced = 0
         for number, found in results.items():

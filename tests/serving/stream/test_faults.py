@@ -38,6 +38,10 @@ WORKERS = 2
 
 _CHUNKS = 40
 
+KILL = "worker killed -9"
+RESTART_KILLED = "broker restarted, workers killed -9 before"
+RESTART_IDLE = "broker restarted under its workers"
+
 
 @pytest.fixture
 def broker() -> Generator[LocalBroker | None]:
@@ -62,10 +66,10 @@ class Faults:
         self.topics = topics
         self.chance = random.Random(5)
         self._former: dict[str, str] = {}
-        self.killed = self.restarted = 0
+        self.struck: dict[str, list[int]] = {KILL: [], RESTART_KILLED: [], RESTART_IDLE: []}
 
-    def kill_one(self) -> None:
-        """Kill a worker at work: once offsets are committed, after a moment of any length."""
+    def kill_one(self, chunk: int) -> None:
+        """Kill a worker at work on a chunk of the records: once offsets are committed, after a moment of any length."""
         self.settle(self.is_settled)
         before = self._committed()
         self.settle(lambda: self.is_done() or self._committed() != before)
@@ -75,7 +79,7 @@ class Faults:
         self._former = {name: found for name, found in self._former.items() if name == f"w{number}"}
         self.workers[number].kill()
         self.workers[number].start()
-        self.killed += 1
+        self.struck[KILL].append(chunk)
 
     def settle(self, condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
         """Wait until a condition holds; where it does not, say how the group is."""
@@ -85,10 +89,11 @@ class Faults:
             state = group_state(self.topics.bootstrap, self.topics.group)
             raise TimeoutError(f"the workers do not go on: {state}, committed {self._committed()}") from error
 
-    def restart_broker(self) -> None:
+    def restart_broker(self, chunk: int) -> None:
+        """Restart the broker before a chunk of the records is sent."""
         if self.broker is None:
             return
-        with_workers = self.restarted % 2 == 0
+        with_workers = len(self.struck[RESTART_KILLED]) == len(self.struck[RESTART_IDLE])
         if with_workers:
             for worker in self.workers:
                 worker.kill()
@@ -101,7 +106,7 @@ class Faults:
         if with_workers:
             for worker in self.workers:
                 worker.start()
-        self.restarted += 1
+        self.struck[RESTART_KILLED if with_workers else RESTART_IDLE].append(chunk)
 
     def is_done(self) -> bool:
         """Whether everything that was sent is committed."""
@@ -142,25 +147,29 @@ def test_nothing_is_lost_and_nothing_is_doubled(
         restarts = [(number + 1) * _CHUNKS // (RESTARTS + 1) for number in range(RESTARTS)]
         for chunk in range(_CHUNKS):
             for _ in range(restarts.count(chunk)):
-                faults.restart_broker()
+                faults.restart_broker(chunk)
             produce(bootstrap, topics.source, traffic.sent[chunk * size : (chunk + 1) * size])
             for _ in range(kills.count(chunk)):
-                faults.kill_one()
+                faults.kill_one(chunk)
         faults.settle(faults.is_done)
         faults.settle(faults.is_settled)  # so that all are there to be told to end
         statuses = [worker.end() for worker in workers]
-    ledger = Ledger.of(
-        traffic,
-        read_topic(bootstrap, topics.source),
-        read_topic(bootstrap, topics.output),
-        read_topic(bootstrap, topics.dead_letters),
-    )
-    counts = f"kills        {faults.killed}\nrestarts     {faults.restarted}\n"
-    record_property("ledger", counts + str(ledger))
-    print(f"\n{counts}{ledger}")  # noqa: T201 - shown by -s, and where the test fails
+    topics_read = [read_topic(bootstrap, topic) for topic in (topics.source, topics.output, topics.dead_letters)]
+    ledger = Ledger.of(traffic, *topics_read)
+    lines = [str(ledger), ""]
+    for kind, chunks in faults.struck.items():
+        # What was in hand at such a fault is of the chunk just sent, or of the one before.
+        near = {number for chunk in chunks for number in range((chunk - 1) * size, (chunk + 1) * size)}
+        own = Ledger.of(traffic, *topics_read, only=near)
+        lines.append(
+            f"{kind}: {len(chunks)} times, {own.sent} records near, missing {own.missing}, doubled {own.doubled}, "
+            f"misplaced {own.misplaced}, disordered {own.disordered}"
+        )
+    record_property("ledger", "\n".join(lines))
+    print("", *lines, sep="\n")  # noqa: T201 - shown by -s, and where the test fails
     assert (ledger.missing, ledger.doubled, ledger.misplaced, ledger.disordered) == (0, 0, 0, 0)
     assert ledger.sent == ledger.received == RECORDS
     assert ledger.tombstones == len(traffic.tombstones)
     assert sum(ledger.dead_letters.values()) == len(traffic.reasons)
-    assert faults.killed == KILLS
+    assert len(faults.struck[KILL]) == KILLS
     assert statuses == [0] * WORKERS
