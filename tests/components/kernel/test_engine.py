@@ -63,7 +63,7 @@ def test_sums_are_those_of_the_dense_matrices(n, m, d, precision, tolerance):
 
 def test_many_kernels_in_one_pass_are_each_alone():
     z = centred(300, 400, 5)
-    kernels = [Kernel("rbf", 0.1), Kernel("laplace", 0.1), Kernel("linear", 0.1)]
+    kernels = [Kernel("rbf", 0.1), Kernel("laplace-l1", 0.2), Kernel("laplace", 0.1), Kernel("linear", 0.1)]
     together = run(z, 300, kernels)
     for place, kernel in enumerate(kernels):
         alone = run(z, 300, [kernel])
@@ -112,6 +112,8 @@ def test_precision_is_double_for_small_samples_and_far_vectors():
     assert choose_precision(FLOAT64_ROWS, kernels, 1.0) == "float64"
     assert choose_precision(FLOAT64_ROWS + 1, kernels, 1.0) == "float32"
     assert choose_precision(FLOAT64_ROWS + 1, kernels, 1000.0) == "float64"
+    assert choose_precision(FLOAT64_ROWS + 1, [Kernel("laplace-l1", 1.0)], 999.0) == "float32"
+    assert choose_precision(FLOAT64_ROWS + 1, [Kernel("laplace-l1", 1.0)], 1001.0) == "float64"
 
 
 def test_vectors_that_overflow_are_refused():
