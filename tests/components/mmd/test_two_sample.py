@@ -206,7 +206,7 @@ INFINITE = np.where(np.arange(30)[:, None] == 7, -np.inf, GOOD)
         (GOOD * 1e300, GOOD, {}, DataError, "overflow float64; rescale"),
         (GOOD, GOOD, {"kernel": "cosine"}, UsageError, "kernel: unknown 'cosine'; choose search or one of: rbf"),
         (GOOD[:3], GOOD[:3], {"method": "cross"}, DataError, "give at least 4 rows in each sample"),
-        (GOOD, GOOD, {"method": "features", "kernel": "linear"}, UsageError, "features need a kernel of the distance"),
+        (GOOD, GOOD, {"method": "features", "kernel": "linear"}, UsageError, "features need a kernel of a distance"),
         (GOOD, GOOD, {"method": "fast"}, UsageError, "method: unknown 'fast'; choose one of: auto, exact, cross, feat"),
         (GOOD, GOOD, {"combination": "min"}, UsageError, "combination: unknown 'min'; choose one of: studentised"),
         (GOOD, GOOD, {"bandwidth": 0.5}, UsageError, "gamma: 0.5 was given with the kernel search"),
