@@ -1,9 +1,9 @@
 """How large the pooled sample is: the length scales that kernels take their γ from.
 
 The median heuristic: σ² is the median of the squared distances between distinct vectors of the pooled sample (Gretton
-et al., "A kernel two-sample test", JMLR 2012, section 8). Pairs at distance 0, such as repeated texts, say nothing
-about the scale and are left out. What γ follows from it is each family's own convention
-(:class:`driftline.components.kernel.functions.Kernel`).
+et al., "A kernel two-sample test", JMLR 2012, section 8); for kernels of the L1 distance σ is the median of that. Pairs
+at distance 0, such as repeated texts, say nothing about the scale and are left out. What γ follows from it is each
+family's own convention (:class:`driftline.components.kernel.functions.Kernel`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from driftline.components.errors import DataError, UsageError
 from driftline.components.kernel.functions import Kernel, family
+from driftline.components.kernel.manhattan import manhattan_matrix
 from driftline.components.random_bits import SAMPLE_BANDWIDTH, choose_rows
 
 MEDIAN: Final = "median"
@@ -47,23 +48,27 @@ def scale_rows(seed: int, rows: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The lengths found in a pooled sample: squared distances between distinct vectors, and squared norms.
+    """The lengths found in a pooled sample: distances between distinct vectors, and squared norms.
 
     Attributes:
         low: the 5th percentile of the squared distances.
         median: their median, σ².
         high: their 95th percentile.
         norm: mean squared norm of the centred vectors.
+        l1_low: the 5th percentile of the L1 distances, not squared.
+        l1_median: their median.
     """
 
     low: float
     median: float
     high: float
     norm: float
+    l1_low: float
+    l1_median: float
 
     @classmethod
     def of(cls, z: NDArray[np.floating]) -> Self:
-        """Measure the rows of z, (k, d).
+        """Measure the rows of z, (k, d). Memory: some 50·k² bytes.
 
         Raises:
             DataError: all vectors are identical, so that there is no distance to measure.
@@ -75,16 +80,22 @@ class Scale:
         once = np.tri(len(z), k=-1, dtype=bool)
         squared, both = (both - 2 * (z @ z.T))[once], both[once]
         # Below this, what is left of the difference is rounding: the two vectors are the same.
-        apart = squared[squared > 8 * np.finfo(np.float64).eps * both]
-        if not apart.size:
+        apart = squared > 8 * np.finfo(np.float64).eps * both
+        if not apart.any():
             raise DataError(
                 f"bandwidth: all {len(z)} vectors looked at are identical, so the median distance is 0; "
                 "check that the embeddings differ from text to text, or name one kernel and give its gamma"
             )
-        low, median, high = (float(value) for value in np.quantile(np.sort(apart), (0.05, 0.5, 0.95)))
-        return cls(low, median, high, float(norms.mean()))
+        low, median, high = _quantiles(squared[apart], 0.05, 0.5, 0.95)
+        l1_low, l1_median = _quantiles(manhattan_matrix(z)[once][apart], 0.05, 0.5)
+        return cls(low, median, high, float(norms.mean()), l1_low, l1_median)
 
     def kernel(self, name: str) -> Kernel:
         """Return the kernel of that name with γ by its family's heuristic."""
         chosen = family(name)
-        return Kernel(name, chosen.heuristic / (self.median if chosen.argument == "distance" else self.norm))
+        squares = {"distance": self.median, "product": self.norm, "manhattan": self.l1_median**2}
+        return Kernel(name, chosen.heuristic / squares[chosen.argument])
+
+
+def _quantiles(values: NDArray[np.float64], *shares: float) -> list[float]:
+    return [float(value) for value in np.quantile(np.sort(values), shares)]

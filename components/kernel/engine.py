@@ -2,8 +2,9 @@
 
 For each tile of the symmetric half the engine sums every row and column, and every pair of bins; the latter, a much
 smaller matrix, it multiplies by a panel of labellings S for sᵀKs. From these follow MMD², its permutation distribution
-and every row's witness value (:mod:`driftline.components.mmd.statistic`). Many kernels share one pass, and one matrix
-product for each tile. Time O(N²(d + Q)) and, for bins of c rows, O(N²QB/c²); memory O(block² Q), beside the data.
+and every row's witness value (:mod:`driftline.components.mmd.statistic`). Many kernels share one pass, one matrix
+product for each tile, and one sum of differences where there are kernels of the L1 distance. Time O(N²(d + Q)) and, for
+bins of c rows, O(N²QB/c²); memory O(block² Q), beside the data.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ FLOAT64_ROWS: Final = 8192
 """Up to this many pooled rows tiles are float64: it costs little, and float32 errors have few pairs to average over."""
 FLOAT32_NORM: Final = 1e3
 """Above this squared norm in scaled coordinates, a squared distance taken as a difference of norms loses too many of
-float32's digits."""
+float32's digits; above this norm the coordinates' own rounding takes as many from an L1 distance."""
 
 
 def choose_precision(rows: int, kernels: Sequence[Kernel], largest_norm: float) -> Precision:
@@ -40,7 +41,8 @@ def choose_precision(rows: int, kernels: Sequence[Kernel], largest_norm: float) 
         kernels: the kernels, whose scales decide what is large.
         largest_norm: largest Euclidean norm of a centred vector.
     """
-    scaled = max(kernel.gamma for kernel in kernels) * largest_norm * largest_norm
+    # γ·‖x‖², which a squared distance may have to be told apart from; of an L1 distance, a sum of differences, √γ·‖x‖.
+    scaled = max(kernel.family.factor(kernel.gamma * largest_norm * largest_norm) for kernel in kernels)
     return "float64" if rows <= FLOAT64_ROWS or scaled > FLOAT32_NORM else "float32"
 
 

@@ -1,8 +1,10 @@
 """Random Fourier features: kernels as inner products of vectors.
 
-A kernel of the distance alone is the mean of cos(ω·(x − y)) over random frequencies ω (Bochner). For the Gaussian
+A kernel of the difference x − y is the mean of cos(ω·(x − y)) over random frequencies ω (Bochner). For the Gaussian
 exp(−γ‖x − y‖²) they are normal with variance 2γ (Rahimi and Recht, "Random features for large-scale kernel machines",
-NeurIPS 2007); the other families are mixtures of Gaussians over the scale s, so that ω is normal with variance 2γs.
+NeurIPS 2007); the other families are mixtures of Gaussians over the scale s, so that ω is normal with variance 2γs. A
+kernel of the Euclidean distance has one scale for all coordinates; the Laplace kernel of the L1 distance, a product
+over the coordinates, one for each, which makes them independent Cauchy variables of scale √γ.
 With F frequencies and φ(z) = [cos ω·z, sin ω·z]/√F, the inner product φ(x)·φ(y) has mean k(x, y), and ‖φ(x)‖² = 1.
 
 The mean of φ over a sample stands for the whole sample, so that MMD² costs one pass over N rows, not N² pairs. What is
@@ -53,30 +55,33 @@ class RandomFeatures:
         share a pass use one image, and what outlives a run stores :attr:`frequencies` and does not draw them again.
 
         Args:
-            kernel: a kernel of the distance.
+            kernel: a kernel of a distance.
             dimension: d, the length of the vectors, at least 1.
             count: F, at least 1.
             seed: seed, from 0.
             orthogonal: draw the directions orthogonal to each other in equal groups of up to d columns, and at least
                 16 groups. Each frequency keeps its distribution, so that the mean of φ(x)·φ(y) stays k(x, y), and its
-                variance falls (Yu et al., "Orthogonal random features", NeurIPS 2016).
+                variance falls (Yu et al., "Orthogonal random features", NeurIPS 2016). Without effect for a kernel of
+                the L1 distance, whose frequencies have no direction of their own.
 
         Raises:
             UsageError: a kernel that has no random features, or a dimension or count below 1.
         """
-        mixture = kernel.family.mixture
+        family = kernel.family
+        mixture = family.mixture
         if mixture is None:
             raise UsageError(
-                f"kernel: {kernel.name!r} has no random Fourier features, for it is not a function of the distance; "
-                "use rbf, laplace, imq or rq, or --method exact"
+                f"kernel: {kernel.name!r} has no random Fourier features, for it is not a function of a distance; "
+                "use rbf, laplace, laplace-l1, imq or rq, or --method exact"
             )
         if dimension < 1 or count < 1:
             raise UsageError(
                 f"features: expected at least 1 dimension and at least 1 frequency, got {dimension} and {count}"
             )
         rng = np.random.default_rng([seed, FEATURE_FREQUENCIES])
-        scales = mixture(rng, count)
-        group = _group(dimension, count) if orthogonal else 1
+        by_coordinate = family.argument == "manhattan"
+        scales = mixture(rng, (dimension, count) if by_coordinate else (count,))
+        group = _group(dimension, count) if orthogonal and not by_coordinate else 1
         normal = rng.standard_normal((dimension, count)) if group == 1 else _orthogonal(rng, dimension, count, group)
         return cls((normal * np.sqrt(2 * kernel.gamma * scales)).astype(np.float32), group)
 
@@ -96,8 +101,8 @@ class RandomFeatures:
         Subtract the reference's mean first. Phases ω·z are float32: their error, and with it that of a feature, is
         about 10⁻⁷·‖ω‖·‖z‖, small for vectors about as long as the kernel's length scale. Where a phase exceeds some
         10⁶, as for vectors thousands of length scales long or for the few highest frequencies of the heavy-tailed
-        "laplace", the feature is an arbitrary number in [−1, 1]/√F; there the kernel of different vectors is 0 but for
-        noise in any case. A phase past float32, or a vector that is not finite, makes features that are NaN.
+        Laplace kernels, the feature is an arbitrary number in [−1, 1]/√F; there the kernel of different vectors is 0
+        but for noise in any case. A phase past float32, or a vector that is not finite, makes features that are NaN.
 
         The same rows have the same bits. One row in another place may differ by that rounding: on some processors a
         matrix product adds up in an order that depends on it.

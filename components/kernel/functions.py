@@ -1,9 +1,11 @@
 """Kernel functions by name.
 
-A kernel is k(x, y) = f(γ·‖x − y‖²) or f(γ·⟨x, y⟩): a family's *profile* f, applied to one of the two things that a
-matrix product gives for a whole tile of pairs, and an inverse squared length scale γ. Many kernels therefore share one
-product, and a new family is one entry in the table below. Vectors are centred on the pooled sample's mean first, which
-distances do not notice and which inner products are meant to be taken after.
+A kernel is k(x, y) = f(γ·‖x − y‖²), f(γ·⟨x, y⟩) or f(√γ·‖x − y‖₁): a family's *profile* f, applied to one of three
+things, and an inverse squared length scale γ. A matrix product gives the first two for a whole tile of pairs. The L1
+distance is none: it costs d subtractions a pair, some three times a product, and is taken only where a kernel asks for
+it. All kernels of a pass share the product, and the L1 distances, and a new family is one entry in the table below.
+Vectors are centred on the pooled sample's mean first, which distances do not notice and which inner products are meant
+to be taken after.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +22,10 @@ from numpy.typing import NDArray
 
 from driftline.components.errors import UsageError
 
-Argument = Literal["distance", "product"]
+Argument = Literal["distance", "product", "manhattan"]
 Profile = Callable[[jax.Array], jax.Array]
-Mixture = Callable[[np.random.Generator, int], NDArray[np.float64]]
+Mixture = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
+Gamma = TypeVar("Gamma", float, jax.Array)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,16 @@ class Family:
 
     Attributes:
         name: the name it is asked for by.
-        argument: what γ multiplies: ``"distance"``, ‖x − y‖², or ``"product"``, ⟨x, y⟩ of centred vectors.
+        argument: what γ multiplies: ``"distance"``, ‖x − y‖², or ``"product"``, ⟨x, y⟩ of centred vectors; or what √γ
+            multiplies: ``"manhattan"``, the L1 distance ‖x − y‖₁ = Σₖ |xₖ − yₖ|.
         profile: f, elementwise, of any float dtype.
-        heuristic: γ by the heuristic is this divided by the median squared distance of the pooled sample, or by its
-            mean squared norm for a ``"product"``.
-        bound: an upper bound of |f(u)| over |u| ≤ its argument (0 ≤ u for a distance).
-        mixture: draws scales s with f(u) = E[exp(−s·u)], by which the kernel is a mixture of Gaussians and has random
-            Fourier features; None where it is not a function of the distance.
+        heuristic: γ by the heuristic is this divided by the median squared distance of the pooled sample, by its mean
+            squared norm for a ``"product"``, by the square of its median L1 distance for ``"manhattan"``.
+        bound: an upper bound of |f(u)| over |u| ≤ γ·r² (0 ≤ u for a distance) for vectors no longer than r; for
+            ``"manhattan"`` over all u ≥ 0.
+        mixture: draws scales s, of any shape, by which the kernel is a mixture of Gaussians and has random Fourier
+            features: of a ``"distance"`` f(u) = E[exp(−s·u)]; of ``"manhattan"`` f(u) = E[exp(−s·u²)], each coordinate
+            with a scale of its own, the kernel being a product over them. None for a ``"product"``.
     """
 
     name: str
@@ -47,13 +53,21 @@ class Family:
     bound: Callable[[float], float]
     mixture: Mixture | None
 
+    def factor(self, gamma: Gamma) -> Gamma:
+        """Return what the argument is multiplied by, γ or √γ, before the profile is applied."""
+        return cast("Gamma", gamma**0.5) if self.argument == "manhattan" else gamma
 
-def _gaussian(u: jax.Array) -> jax.Array:
+
+def _exponential(u: jax.Array) -> jax.Array:
     return jnp.exp(-u)
 
 
 def _laplace(u: jax.Array) -> jax.Array:
     return jnp.exp(-jnp.sqrt(u))
+
+
+def _levy(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    return 0.25 / rng.gamma(0.5, size=shape)
 
 
 def _inverse_multiquadric(u: jax.Array) -> jax.Array:
@@ -77,14 +91,16 @@ def _one(_: float) -> float:
 
 
 # Mixing distributions: the Laplace transform of each is its profile. 1/(4G) with G of the gamma distribution of shape
-# 1/2 is Lévy's distribution, whose transform is exp(−√u); the gamma distribution of shape α has (1 + u)^−α.
+# 1/2 is Lévy's distribution, whose transform is exp(−√u); the gamma distribution of shape α has (1 + u)^−α. With Lévy's
+# scales a coordinate's frequency is Cauchy's, as it is for exp(−|u|) (Rahimi and Recht 2007, figure 1).
 _FAMILIES: Final = {
     family.name: family
     for family in (
-        Family("rbf", "distance", _gaussian, 0.5, _one, lambda rng, count: np.ones(count)),
-        Family("laplace", "distance", _laplace, 1.0, _one, lambda rng, count: 0.25 / rng.gamma(0.5, size=count)),
-        Family("imq", "distance", _inverse_multiquadric, 1.0, _one, lambda rng, count: rng.gamma(0.5, size=count)),
-        Family("rq", "distance", _rational_quadratic, 0.5, _one, lambda rng, count: rng.gamma(1.0, size=count)),
+        Family("rbf", "distance", _exponential, 0.5, _one, lambda rng, shape: np.ones(shape)),
+        Family("laplace", "distance", _laplace, 1.0, _one, _levy),
+        Family("laplace-l1", "manhattan", _exponential, 1.0, _one, _levy),
+        Family("imq", "distance", _inverse_multiquadric, 1.0, _one, lambda rng, shape: rng.gamma(0.5, size=shape)),
+        Family("rq", "distance", _rational_quadratic, 0.5, _one, lambda rng, shape: rng.gamma(1.0, size=shape)),
         Family("linear", "product", _linear, 1.0, lambda largest: max(largest, 1.0), None),
         Family("polynomial", "product", _cubic, 1.0, lambda largest: (1.0 + largest) ** 3, None),
     )
@@ -108,6 +124,7 @@ class Kernel:
     ===========  ==================================================  ==========================
     rbf          exp(−γ‖x − y‖²), the Gaussian                       1 / (2 · median ‖x − y‖²)
     laplace      exp(−√γ‖x − y‖), of the Euclidean distance          1 / median ‖x − y‖²
+    laplace-l1   exp(−√γ‖x − y‖₁), of the L1 distance                1 / (median ‖x − y‖₁)²
     imq          (1 + γ‖x − y‖²)^−½, the inverse multiquadric        1 / median ‖x − y‖²
     rq           (1 + γ‖x − y‖²)^−1, the rational quadratic, α = 1   1 / (2 · median ‖x − y‖²)
     linear       γ⟨x, y⟩                                             1 / mean ‖x‖²

@@ -23,12 +23,13 @@ _WHOLE: Final = 64  # up to this many components a product is taken in one go, b
 
 _LOG2_E: Final = 1 / math.log(2)
 
-# A GPU has an instruction for 2^v but none for e^u, which costs five more. For these families γ is multiplied by a
+# A GPU has an instruction for 2^v but none for e^u, which costs five more. For these families γ (√γ) is multiplied by a
 # factor, and the profile is said in terms of 2^v: the same function, to float32's rounding of v. A family that is not
 # here runs with its own profile.
 _QUICKER: Final[dict[str, tuple[float, Callable[[Profile, jax.Array], jax.Array]]]] = {
     "rbf": (-_LOG2_E, lambda power_of_two, v: power_of_two(v)),
     "laplace": (_LOG2_E**2, lambda power_of_two, v: power_of_two(-jnp.sqrt(v))),
+    "laplace-l1": (-_LOG2_E, lambda power_of_two, v: power_of_two(v)),
 }
 
 
@@ -38,7 +39,7 @@ class Plan:
 
     Attributes:
         families: the kernels' families.
-        terms: terms that a vector is split into.
+        terms: terms that a vector is split into for products, 0 where no kernel asks for one.
         d: components of a vector.
         strip: columns that a program goes through.
         bin_rows: rows and columns of a bin.
@@ -53,6 +54,11 @@ class Plan:
     bin_rows: int
     diagonal: bool
     interpret: bool
+
+    @property
+    def wants_manhattan(self) -> bool:
+        """Whether there is a kernel of the L1 distance."""
+        return any(family.argument == "manhattan" for family in self.families)
 
     @property
     def repeats(self) -> int:
@@ -85,7 +91,7 @@ class Plan:
         return -(-self.d // self.piece) * self.piece
 
     def factor(self, family: Family) -> float:
-        """Return what γ is multiplied by outside the kernel."""
+        """Return what γ, or √γ for an L1 distance, is multiplied by outside the kernel."""
         return _QUICKER[family.name][0] if family.name in _QUICKER else 1.0
 
     def value(self, family: Family, scaled: jax.Array) -> jax.Array:
@@ -95,7 +101,12 @@ class Plan:
         return _QUICKER[family.name][1](jnp.exp2 if self.interpret else _power_of_two, scaled)
 
     def hides_padding(self, family: Family) -> bool:
-        """Say whether the family is 0 at padding rows by itself: their squared norms are infinite, their vectors 0."""
+        """Say whether the family is 0 at padding rows by itself: their squared norms are infinite, their vectors 0.
+
+        Not so one of the L1 distance, which for a vector of 0 is as good as any other.
+        """
+        if family.argument == "manhattan":
+            return False
         with jax.ensure_compile_time_eval():
             value = family.profile(jnp.asarray(np.inf if family.argument == "distance" else 0.0, jnp.float32))
             return bool(value == 0)
@@ -154,9 +165,10 @@ def _column_numbers() -> jax.Array:
 def program(
     x_refs: Sequence[Any],
     y_refs: Sequence[Any],
+    coordinates: Sequence[Any],
     x_norms_ref: Any,
     y_norms_ref: Any,
-    gammas_ref: Any,
+    factors_ref: Any,
     valid_ref: Any,
     rows_ref: Any,
     columns_ref: Any,
@@ -171,13 +183,17 @@ def program(
 
     def visit(step: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         here = pl.ds(step * _COLUMNS, _COLUMNS)
-        product = _product(whole, x_refs, y_refs, here, plan)
-        squared = (x_norms[:, None] + y_norms_ref[here][None, :]) - 2 * product
-        arguments = {"product": product, "distance": jnp.maximum(squared, 0)}
+        arguments: dict[str, jax.Array] = {}
+        if plan.terms:
+            product = _product(whole, x_refs, y_refs, here, plan)
+            squared = (x_norms[:, None] + y_norms_ref[here][None, :]) - 2 * product
+            arguments |= {"product": product, "distance": jnp.maximum(squared, 0)}
+        if plan.wants_manhattan:
+            arguments["manhattan"] = _manhattan(coordinates, here, plan)
         row, column = first_row + _row_numbers(plan.repeats), first_column + step * _COLUMNS + _column_numbers()
         grown = list[jax.Array]()
         for q, family in enumerate(plan.families):
-            k = plan.value(family, gammas_ref[q] * arguments[family.argument])
+            k = plan.value(family, factors_ref[q] * arguments[family.argument])
             if not plan.hides_padding(family):
                 k = jnp.where((row < valid_ref[0]) & (column < valid_ref[1]), k, 0)
             if plan.diagonal:
@@ -222,6 +238,16 @@ def _add_products(total: jax.Array, x: list[jax.Array], y: list[jax.Array]) -> j
                 preferred_element_type=jnp.float32,
             )
     return total
+
+
+def _manhattan(coordinates: Sequence[Any], here: Any, plan: Plan) -> jax.Array:
+    """Return the L1 distances of a sub-tile, (rows, 64) float32, of vectors of float32 with coordinates first."""
+    x_ref, y_ref = coordinates
+
+    def add(k: jax.Array, total: jax.Array) -> jax.Array:
+        return total + jnp.abs(x_ref[k, :][:, None] - y_ref[k, here][None, :])
+
+    return jax.lax.fori_loop(np.int32(0), np.int32(plan.d), add, jnp.zeros((plan.rows, _COLUMNS), jnp.float32))
 
 
 def _bins(groups: jax.Array, plan: Plan) -> jax.Array:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.kernel.functions import Kernel
-from driftline.components.kernel.tile_program import INTEGERS, POINTERS, Layout, tile_program
+from driftline.components.kernel.tile_layout import Layout
+from driftline.components.kernel.tile_program import INTEGERS, POINTERS, tile_program
 from driftline.components.kernel.tiler import Precision
 
 Floats = NDArray[np.floating]
@@ -61,7 +62,7 @@ class NativeTiler:
         self._order = sorted(range(len(kernels)), key=lambda place: kernels[place].name)  # families together
         ordered = [kernels[place] for place in self._order]
         families = [(family, len(list(members))) for family, members in groupby(kernel.family for kernel in ordered)]
-        self._gammas = np.array([kernel.gamma / unit for kernel in ordered], self._dtype)
+        self._factors = np.array([kernel.family.factor(kernel.gamma / unit) for kernel in ordered], self._dtype)
         piece = min(block, LARGEST_PIECE)
         while piece > SMALLEST_PIECE and self._bins_bytes(piece) > BINS_BYTES:
             piece //= 2
@@ -124,7 +125,7 @@ class NativeTiler:
                     "y": y.panels[b],
                     "norms_x": x.norms[from_a:],
                     "norms_y": y.norms[from_b:],
-                    "gammas": self._gammas,
+                    "factors": self._factors,
                     "labels_x": labels_x[a * bins :],
                     "labels_y": labels_y[b * bins :],
                     "row_sums": rows[:, from_a:],

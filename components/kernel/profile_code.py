@@ -23,7 +23,7 @@ _LOG2_E: Final = 1 / math.log(2)
 
 @dataclass(frozen=True, slots=True)
 class _Scaled:
-    """A vector times a factor that is not multiplied yet: γ, a sign and log₂e go into one multiplication.
+    """A vector times a factor that is not multiplied yet: γ or √γ, a sign and log₂e go into one multiplication.
 
     ``at_most_zero`` says that none of the products is above 0.
     """
@@ -80,10 +80,10 @@ def is_known(family: Family) -> bool:
     return known(_traced(family))
 
 
-def kernel_values(code: VectorCode, family: Family, gamma: Value, argument: Value) -> Value:
-    """Return f(γ·argument), a vector, for a family of which :func:`is_known` is true."""
-    is_distance = family.argument == "distance"
-    return _multiplied(code, _run(code, _traced(family), [_Scaled(gamma, argument)], is_distance)[0])
+def kernel_values(code: VectorCode, family: Family, factor: Value, argument: Value) -> Value:
+    """Return f(factor·argument), a vector, for a family of which :func:`is_known` is true."""
+    is_distance = family.argument != "product"
+    return _multiplied(code, _run(code, _traced(family), [_Scaled(factor, argument)], is_distance)[0])
 
 
 def _multiplied(code: VectorCode, value: Any) -> Value:

@@ -149,7 +149,7 @@ def _with_features(collection: Collection) -> Collection:
     kept = [place for place, kernel in enumerate(collection.kernels) if kernel.family.mixture is not None]
     if not kept:
         raise UsageError(
-            f"method: features need a kernel of the distance, and {collection.kernels[0].name} is none; name another "
+            f"method: features need a kernel of a distance, and {collection.kernels[0].name} is none; name another "
             "kernel, or the method exact"
         )
     total = sum(collection.weights[place] for place in kept)

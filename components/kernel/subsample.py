@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.kernel.functions import Kernel
-from driftline.components.kernel.tiles import ARGUMENTS
+from driftline.components.kernel.functions import Argument, Kernel
+from driftline.components.kernel.manhattan import manhattan_matrix
+from driftline.components.kernel.tiles import inner_products, squared_distances
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,18 @@ def mean_squares(z: NDArray[np.floating], reference: int, kernels: Sequence[Kern
     """
     n = reference
     with jax.enable_x64(True):
-        x = jnp.asarray(z, jnp.float64)
-        wanted = {kernel.family.argument for kernel in kernels}
-        pairs = {name: _pairs(np.asarray(ARGUMENTS[name](x, x)), n) for name in wanted}
+        wanted: set[Argument] = {kernel.family.argument for kernel in kernels}
+        pairs = {argument: _pairs(_matrix(z, argument), n) for argument in wanted}
         found = [_means(pairs[k.family.argument], k, (n, len(z) - n)) for k in kernels]
     pooled, within_reference, across, within_current = zip(*found, strict=True)
     return MeanSquares(pooled, within_reference, across, within_current)
+
+
+def _matrix(z: NDArray[np.floating], argument: Argument) -> NDArray[np.float64]:
+    if argument == "manhattan":
+        return manhattan_matrix(z)
+    x = jnp.asarray(z, jnp.float64)
+    return np.asarray(squared_distances(x, x) if argument == "distance" else inner_products(x, x))
 
 
 def _pairs(matrix: NDArray[np.float64], n: int) -> NDArray[np.float64]:
@@ -58,7 +65,7 @@ def _pairs(matrix: NDArray[np.float64], n: int) -> NDArray[np.float64]:
 
 def _means(pairs: NDArray[np.float64], kernel: Kernel, rows: tuple[int, int]) -> tuple[float, float, float, float]:
     n, m = rows
-    values = np.asarray(kernel.family.profile(jnp.asarray(kernel.gamma * pairs)))
+    values = np.asarray(kernel.family.profile(jnp.asarray(kernel.family.factor(kernel.gamma) * pairs)))
     counts = (n * (n - 1) // 2, n * m, m * (m - 1) // 2)
     # Not np.dot, which wakes all cores for so little.
     sums = [float(np.einsum("i,i", part, part)) for part in np.split(values, np.cumsum(counts)[:-1])]

@@ -7,7 +7,11 @@ alone. In turn, for each cell:
 1. the inner products of its rows and columns, by fused multiply-adds at the processor's rate;
 2. from them and the squared norms the squared distances, which all kernels share;
 3. for each kernel its values, by its profile as vector code (:mod:`driftline.components.kernel.profile_code`), added to
-   the sums of the rows and to a *strip*: the sums over the rows of one bin, column by column.
+   the sums of the rows and to a *strip*: the sums over the rows of one bin, column by column;
+4. where there are kernels of the L1 distance, those distances: three operations where a product takes one, once for all
+   of these kernels, and when the others are done with their registers; then their values as in 3.
+
+Of kernels of the L1 distance alone, 1 and 2 are left out.
 
 Each strip is then added to the columns' sums and, bin by bin, to the bins, which at the end are multiplied by the
 labellings for the piece's part of sᵀKs. A float32 sum has at most 64 terms in a row (a bin: 1,024; a product with
@@ -19,17 +23,13 @@ each pair beside its chunk's own square counts twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
-from driftline.components.kernel.functions import Family
 from driftline.components.kernel.profile_code import kernel_values
-from driftline.components.kernel.vector_code import Compiled, Value, VectorCode, host_registers
-
-VECTORS: Final = 2
-"""Vectors of columns in a cell. Its rows times these are as many sums as keep the multiply-adds busy."""
+from driftline.components.kernel.tile_layout import VECTORS, Layout, Placed
+from driftline.components.kernel.vector_code import Compiled, Value, VectorCode
 
 PRODUCT_RUN: Final = 8
 """Bins whose product with labels is added up in float32."""
@@ -39,7 +39,7 @@ POINTERS: Final = (
     "y",
     "norms_x",
     "norms_y",
-    "gammas",
+    "factors",
     "labels_x",
     "labels_y",
     "row_sums",
@@ -51,48 +51,6 @@ POINTERS: Final = (
 INTEGERS: Final = ("d", "rows", "columns", "diagonal", "stride", "piece", "chunk", "labellings")
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How a program is made, and how its arrays lie.
-
-    Attributes:
-        families: the kernels' families and how many kernels each has, in the order of the gammas.
-        bin_rows: rows of a bin, c.
-        single: whether floats are float32, else float64.
-        lanes: floats of a vector.
-        rows: rows of a cell.
-    """
-
-    families: tuple[tuple[Family, int], ...]
-    bin_rows: int
-    single: bool
-    lanes: int
-    rows: int
-
-    @classmethod
-    def of(cls, families: Sequence[tuple[Family, int]], bin_rows: int, piece: int, *, single: bool) -> Layout:
-        """Fit a layout to this processor, and to pieces of that many rows."""
-        registers = host_registers()
-        lanes = registers.bytes // (4 if single else 8)
-        many = registers.many and piece // bin_rows % 8 == 0  # a cell is of bins, too
-        return cls(tuple(families), bin_rows, single, lanes, min(8 if many else 4, VECTORS * lanes))
-
-    @property
-    def kernels(self) -> int:
-        """Number of kernels, Q."""
-        return sum(count for _, count in self.families)
-
-    @property
-    def columns(self) -> int:
-        """Columns of a cell, and rows of a panel: vectors lie in panels (d, columns), component by component."""
-        return VECTORS * self.lanes
-
-    @property
-    def strip_rows(self) -> int:
-        """Strips that are filled at a time: one, or as many as there are bins in the rows of a cell."""
-        return max(1, self.rows // self.bin_rows)
-
-
 @lru_cache(maxsize=64)
 def tile_program(layout: Layout) -> Compiled:
     """Return the compiled program, which takes the addresses POINTERS and the INTEGERS.
@@ -102,7 +60,7 @@ def tile_program(layout: Layout) -> Compiled:
     ===========  ====================================================================================================
     x, y         (⌈piece / columns⌉, d, columns) the piece's vectors in panels
     norms_x …    (piece,) their squared norms
-    gammas       (Q,)
+    factors      (Q,) what each kernel's argument is multiplied by, γ or √γ
     labels_x …   (piece / c, labellings) labels of the bins, 0 or 1
     row_sums     (Q, stride) float64, of which the first `piece` of each kernel are added to; so are
     column_sums  (Q, stride) float64, except by a piece on the diagonal's own squares; and
@@ -132,6 +90,7 @@ class _Program:
         self._arguments = code.arguments
         self._products = code.variables(layout.rows * VECTORS)
         self._distances = code.variables(layout.rows * VECTORS)
+        self._manhattan = code.variables(layout.rows * VECTORS)
         self._rows = code.variables(layout.kernels * layout.rows)
         self._on_diagonal = code.build.icmp_signed("!=", self["diagonal"], code.index(0))
         self._panel = code.times(self["d"], layout.columns)
@@ -178,40 +137,60 @@ class _Program:
         rows = code.at(self["x"], code.times(code.divided(row, layout.columns), self._panel))
         rows = code.at(rows, code.build.urem(row, code.index(layout.columns)))
         columns = code.at(self["y"], code.times(code.divided(column, layout.columns), self._panel))
-        width = code.index(layout.columns)
-        self._multiply(rows, layout.columns, code.index(1), columns, width, self["d"])
-        if any(family.argument == "distance" for family, _ in layout.families):
-            self._measure(row, column)
         below, beyond = code.plus(row, layout.rows), code.plus(column, layout.columns)
         own = code.build.and_(code.less(row, beyond), code.less(column, below))
         own = code.build.and_(own, self._on_diagonal)
         outside = code.build.or_(code.less(self["rows"], below), code.less(self["columns"], beyond))
         special = code.build.or_(own, outside)
-        first = 0
-        for family, count in layout.families:
-            arguments = self._distances if family.argument == "distance" else self._products
-            with code.loop(code.index(first), code.index(first + count), 1) as kernel:
-                gamma = code.spread(code.load_one(code.at(self["gammas"], kernel)))
+        lie = rows, layout.columns, code.index(1), columns, code.index(layout.columns), self["d"]
+        if wanted := layout.placed("product", "distance"):
+            self._accumulate(self._products, code.fused, *lie)
+            if layout.placed("distance"):
+                self._measure(row, column)
+            self._evaluate(wanted, row, column, left, special)
+        if wanted := layout.placed("manhattan"):
+            self._accumulate(self._manhattan, self._add_difference, *lie)
+            self._evaluate(wanted, row, column, left, special)
+
+    def _evaluate(self, wanted: Sequence[Placed], row: Value, column: Value, left: Value, special: Value) -> None:
+        """Add the values that kernels of some families have in a cell to their sums."""
+        code, layout = self._code, self._layout
+        arguments = {"product": self._products, "distance": self._distances, "manhattan": self._manhattan}
+        for family, first, number in wanted:
+            with code.loop(code.index(first), code.index(first + number), 1) as kernel:
+                factor = code.spread(code.load_one(code.at(self["factors"], kernel)))
                 values = [
-                    kernel_values(code, family, gamma, code.load(self._variable(arguments, code.index(place))))
-                    for place in range(layout.rows * VECTORS)
+                    kernel_values(code, family, factor, code.load(self._variable(arguments[family.argument], place)))
+                    for place in map(code.index, range(layout.rows * VECTORS))
                 ]
                 self._add_values(kernel, self._masked(values, row, column, special), column, left)
-            first += count
 
-    def _multiply(self, x: Value, x_step: int, x_across: Value, y: Value, y_step: Value, count: Value) -> None:
-        """Store the products of a cell: Σₖ x[k·x_step + i·x_across] · y[k·y_step + j]."""
+    def _add_difference(self, one: Value, column: Value, total: Value) -> Value:
+        return self._code.build.fadd(total, self._code.magnitude(self._code.build.fsub(one, column)))
+
+    def _accumulate(
+        self,
+        totals: Value,
+        add: Callable[[Value, Value, Value], Value],
+        x: Value,
+        x_step: int,
+        x_across: Value,
+        y: Value,
+        y_step: Value,
+        count: Value,
+    ) -> None:
+        """Store the sums of a cell: Σₖ of what ``add`` adds for x[k·x_step + i·x_across] and y[k·y_step + j]."""
         code, layout = self._code, self._layout
         for place in range(layout.rows * VECTORS):
-            code.store(code.constant(0.0), self._variable(self._products, code.index(place)))
+            code.store(code.constant(0.0), self._variable(totals, code.index(place)))
         with code.loop(code.index(0), count, 1) as k:
             at_y, at_x = code.at(y, code.times(k, y_step)), code.at(x, code.times(k, x_step))
             columns = [code.load(code.at(at_y, code.index(v * layout.lanes))) for v in range(VECTORS)]
             for i in range(layout.rows):
                 one = code.spread(code.load_one(code.at(at_x, code.times(x_across, i))))
                 for v in range(VECTORS):
-                    sums = self._variable(self._products, code.index(i * VECTORS + v))
-                    code.store(code.fused(one, columns[v], code.load(sums)), sums)
+                    total = self._variable(totals, code.index(i * VECTORS + v))
+                    code.store(add(one, columns[v], code.load(total)), total)
 
     def _measure(self, row: Value, column: Value) -> None:
         """Store the squared distances of a cell: the squared norms less twice the products."""
@@ -318,7 +297,8 @@ class _Program:
             with code.loop(code.index(0), bins[1], run) as v0:
                 count = code.least(run, build.sub(bins[1], v0))
                 labels = code.at(self["labels_y"], code.plus(code.times(v0, self["labellings"]), first))
-                self._multiply(code.at(cells, v0), 1, across, labels, self["labellings"], count)
+                cell = code.at(cells, v0)
+                self._accumulate(self._products, code.fused, cell, 1, across, labels, self["labellings"], count)
                 self._add_within(targets, u, first)
 
     def _add_within(self, targets: list[Value], u: Value, first: Value) -> None:

@@ -11,6 +11,9 @@ from driftline.components.kernel.functions import Family
 
 TileSums = tuple[jax.Array, jax.Array, jax.Array]
 
+_TOGETHER: Final = 16
+"""Coordinates whose differences are added in one pass over a tile's L1 distances, in memory as these are."""
+
 
 def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
     """Return ‖x − y‖² of every pair, (a, b), by one matrix product that has the norms among its factors."""
@@ -22,15 +25,29 @@ def inner_products(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
 
 
+def manhattan_distances(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return ‖x − y‖₁ of every pair, (a, b): d subtractions a pair, never stored as (a, b, d)."""
+    d = x.shape[1]
+    together = min(d, _TOGETHER)
+    padding = ((0, -d % together), (0, 0))  # coordinates that are 0 in both add nothing
+    x_coordinates, y_coordinates = jnp.pad(x.T, padding), jnp.pad(y.T, padding)
+
+    def add(step: jax.Array, total: jax.Array) -> jax.Array:
+        left, right = (
+            jax.lax.dynamic_slice_in_dim(z, step * together, together) for z in (x_coordinates, y_coordinates)
+        )
+        for place in range(together):
+            total = total + jnp.abs(left[place][:, None] - right[place][None, :])
+        return total
+
+    return jax.lax.fori_loop(0, len(x_coordinates) // together, add, jnp.zeros((len(x), len(y)), x.dtype))
+
+
 def _distances(x: jax.Array, y: jax.Array, norms_x: jax.Array, norms_y: jax.Array) -> jax.Array:
     one_x, one_y = jnp.ones((len(x), 1), x.dtype), jnp.ones((len(y), 1), y.dtype)
     left = jnp.concatenate([-2 * x, norms_x[:, None], one_x], axis=1)
     right = jnp.concatenate([y, one_y, norms_y[:, None]], axis=1)
     return jnp.maximum(inner_products(left, right), 0)
-
-
-ARGUMENTS: Final = {"distance": squared_distances, "product": inner_products}
-"""What a kernel's gamma multiplies, by its name."""
 
 
 def xla_tile(
@@ -44,7 +61,7 @@ def xla_tile(
     families: tuple[Family, ...],
     bin_rows: int,
 ) -> TileSums:
-    """Sum one tile for Q kernels, which share its matrix product.
+    """Sum one tile for Q kernels, which share its matrix product and its L1 distances.
 
     Args:
         x: (a, d) centred vectors of one block, zeros where they are padding.
@@ -68,10 +85,12 @@ def xla_tile(
         arguments["distance"] = _distances(x, y, *norms)
     if "product" in wanted:
         arguments["product"] = inner_products(x, y)
+    if "manhattan" in wanted:
+        arguments["manhattan"] = manhattan_distances(x, y)
     sums: list[TileSums] = []
     for place, family in enumerate(families):
-        k = family.profile(gammas[place] * arguments[family.argument])
-        if family.argument == "product":
+        k = family.profile(family.factor(gammas[place]) * arguments[family.argument])
+        if family.argument != "distance":
             k = jnp.where(there_x[:, None] & there_y[None, :], k, jnp.zeros((), k.dtype))
         # Kept as it is from here: XLA would otherwise compute it once for each sum.
         sums.append(_sums(jax.lax.optimization_barrier(k), bin_rows, diagonal))

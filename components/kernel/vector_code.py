@@ -190,6 +190,10 @@ class VectorCode:
         """Return the square roots."""
         return self._call("llvm.sqrt", self._vector, vector)
 
+    def magnitude(self, vector: Value) -> Value:
+        """Return the floats without their signs."""
+        return self._call("llvm.fabs", self._vector, vector)
+
     def largest(self, a: Value, b: Value) -> Value:
         """Return the larger of each pair."""
         return self.build.select(self.build.fcmp_ordered(">", a, b), a, b)

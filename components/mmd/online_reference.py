@@ -44,7 +44,7 @@ class OnlineSettings:
         steps: the score is computed ``steps`` times a window, every W/steps records, counted from the stream's first
             record. Alarms come at these records only. From 2 to 100, and W is a multiple with W/steps at least 2.
         features: F, number of random frequencies; the error of each kernel value is about 1/√F.
-        kernel: name of a kernel of the distance, its bandwidth by the median heuristic on the reference.
+        kernel: name of a kernel of a distance, its bandwidth by the median heuristic on the reference.
         on_alarm: ``"continue"``: the window goes on, and there is one alarm for a drift that lasts: the next comes
             only after the score has been back under the threshold at least a window of records later.
             ``"restart"``: the window is emptied, so that a drift that lasts alarms again and again.

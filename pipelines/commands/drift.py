@@ -41,7 +41,7 @@ DRIFT_FOUND: Final = 3
     "--kernel",
     default="search",
     show_default=True,
-    help="Many kernels in one test (search), or one: rbf, laplace, imq, rq, linear, polynomial.",
+    help="Many kernels in one test (search), or one: rbf, laplace, laplace-l1, imq, rq, linear, polynomial.",
 )
 @click.option(
     "--gamma",

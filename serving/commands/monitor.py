@@ -57,7 +57,9 @@ _SUBMIT: Final = "submit:"
 )
 @click.option("--steps", type=int, default=20, show_default=True, help="Scores for each window's worth of records.")
 @click.option("--features", type=int, default=512, show_default=True, help="Random frequencies of the kernel.")
-@click.option("--kernel", default="rbf", show_default=True, help="Kernel of the distance: rbf, laplace, imq or rq.")
+@click.option(
+    "--kernel", default="rbf", show_default=True, help="Kernel of a distance: rbf, laplace, laplace-l1, imq or rq."
+)
 @click.option(
     "--on-alarm",
     default="continue",

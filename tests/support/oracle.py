@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from driftline.components.kernel.functions import Kernel
 from driftline.components.kernel.labellings import Bins, labels
 
+# Of γ times the square of the distance, Euclidean or L1, or of γ times the inner product.
 _PROFILES = {
     "rbf": lambda u: np.exp(-u),
     "laplace": lambda u: np.exp(-np.sqrt(u)),
+    "laplace-l1": lambda u: np.exp(-np.sqrt(u)),
     "imq": lambda u: (1 + u) ** -0.5,
     "rq": lambda u: 1 / (1 + u),
     "linear": lambda u: u,
@@ -22,13 +25,19 @@ def profile(name: str, u: np.ndarray) -> np.ndarray:
     return _PROFILES[name](u)
 
 
+def argument(name: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return what a family's γ multiplies, (len(x), len(y)) float64, distances from differences of vectors."""
+    if name in ("linear", "polynomial"):
+        return x @ y.T
+    if name == "laplace-l1":
+        return cdist(x, y, "cityblock") ** 2
+    return cdist(x, y, "sqeuclidean")
+
+
 def gram(z: np.ndarray, kernel: Kernel) -> np.ndarray:
     """Return the kernel matrix (N, N) from differences of vectors, its diagonal 0."""
     z = np.asarray(z, np.float64)
-    u = np.empty((len(z), len(z)))
-    for i, row in enumerate(z):
-        u[i] = z @ row if kernel.name in ("linear", "polynomial") else ((z - row) ** 2).sum(axis=1)
-    values = profile(kernel.name, kernel.gamma * u)
+    values = profile(kernel.name, kernel.gamma * argument(kernel.name, z, z))
     np.fill_diagonal(values, 0.0)
     return values
 

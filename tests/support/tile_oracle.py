@@ -5,17 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from driftline.components.kernel.functions import Kernel
-from tests.support.oracle import profile
+from tests.support.oracle import argument, profile
 
 
 def tile_values(x: np.ndarray, y: np.ndarray, kernel: Kernel) -> np.ndarray:
     """Return k(x_i, y_j), (len(x), len(y)) float64, distances from differences of vectors."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    if kernel.name in ("linear", "polynomial"):
-        argument = x @ y.T
-    else:
-        argument = np.stack([((y - row) ** 2).sum(axis=1) for row in x])
-    return profile(kernel.name, kernel.gamma * argument)
+    return profile(kernel.name, kernel.gamma * argument(kernel.name, x, y))
 
 
 def tile_oracle(

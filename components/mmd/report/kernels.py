@@ -18,6 +18,7 @@ GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
 _NAMES = {
     "rbf": "Gaussian",
     "laplace": "Laplace",
+    "laplace-l1": "Laplace (L1)",
     "imq": "inverse multiquadric",
     "rq": "rational quadratic",
     "linear": "linear",

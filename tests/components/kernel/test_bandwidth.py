@@ -6,6 +6,7 @@ from scipy.spatial.distance import pdist
 
 from driftline.components.errors import DataError, UsageError
 from driftline.components.kernel.bandwidth import SCALE_ROWS, Scale, parse_gamma, scale_rows
+from driftline.components.kernel.functions import KERNEL_NAMES
 
 
 def test_scale_is_measured_between_distinct_vectors():
@@ -16,18 +17,25 @@ def test_scale_is_measured_between_distinct_vectors():
         [scale.low, scale.median, scale.high], np.quantile(squared, [0.05, 0.5, 0.95]), rtol=1e-6
     )
     assert scale.norm == pytest.approx(((z - z.mean(axis=0)) ** 2).sum(axis=1).mean())
+    l1 = np.quantile(pdist(z, "cityblock"), [0.05, 0.5])
+    np.testing.assert_allclose([scale.l1_low, scale.l1_median], l1, rtol=1e-9)
 
 
 def test_repeated_vectors_do_not_count():
     z = np.random.default_rng(1).normal(size=(30, 3))
     repeated = np.repeat(z, 10, axis=0)
-    assert Scale.of(repeated).median == pytest.approx(np.median(pdist(z, "sqeuclidean")), rel=1e-9)
+    scale = Scale.of(repeated)
+    assert scale.median == pytest.approx(np.median(pdist(z, "sqeuclidean")), rel=1e-9)
+    assert scale.l1_median == pytest.approx(np.median(pdist(z, "cityblock")), rel=1e-9)
 
 
 def test_heuristics():
-    scale = Scale(0.5, 4.0, 9.0, 2.0)
-    expected = {"rbf": 1 / 8, "laplace": 1 / 4, "imq": 1 / 4, "rq": 1 / 8, "linear": 1 / 2, "polynomial": 1 / 2}
-    assert {name: scale.kernel(name).gamma for name in expected} == pytest.approx(expected)
+    scale = Scale(0.5, 4.0, 9.0, 2.0, l1_low=1.0, l1_median=3.0)
+    expected = {
+        "rbf": 1 / 8, "laplace": 1 / 4, "laplace-l1": 1 / 9, "imq": 1 / 4, "rq": 1 / 8, "linear": 1 / 2,
+        "polynomial": 1 / 2,
+    }  # fmt: skip
+    assert {name: scale.kernel(name).gamma for name in KERNEL_NAMES} == pytest.approx(expected)
 
 
 def test_identical_vectors_are_refused():

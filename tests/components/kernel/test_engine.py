@@ -49,7 +49,8 @@ def same_bits(a: KernelSums, b: KernelSums) -> bool:
 def test_sums_are_those_of_the_dense_matrices(n, m, d, precision, tolerance):
     """All kernels in one pass; the last sizes have bins of two rows, and one row left over."""
     z = centred(n, m, d)
-    kernels = [Kernel(name, 0.7 / d) for name in KERNEL_NAMES]
+    # L1 distances grow with d, Euclidean ones with its root: no kernel is near 0, where the sums' own rounding counts.
+    kernels = [Kernel(name, 0.7 / (d * d if name == "laplace-l1" else d)) for name in KERNEL_NAMES]
     sums = run(z, n, kernels, precision=precision)
     panel = oracle.row_labels(4, 20, n, m).astype(np.float64)
     for place, kernel in enumerate(kernels):
@@ -63,7 +64,7 @@ def test_sums_are_those_of_the_dense_matrices(n, m, d, precision, tolerance):
 
 def test_many_kernels_in_one_pass_are_each_alone():
     z = centred(300, 400, 5)
-    kernels = [Kernel("rbf", 0.1), Kernel("laplace", 0.1), Kernel("linear", 0.1)]
+    kernels = [Kernel("rbf", 0.1), Kernel("laplace-l1", 0.2), Kernel("laplace", 0.1), Kernel("linear", 0.1)]
     together = run(z, 300, kernels)
     for place, kernel in enumerate(kernels):
         alone = run(z, 300, [kernel])
@@ -112,6 +113,8 @@ def test_precision_is_double_for_small_samples_and_far_vectors():
     assert choose_precision(FLOAT64_ROWS, kernels, 1.0) == "float64"
     assert choose_precision(FLOAT64_ROWS + 1, kernels, 1.0) == "float32"
     assert choose_precision(FLOAT64_ROWS + 1, kernels, 1000.0) == "float64"
+    assert choose_precision(FLOAT64_ROWS + 1, [Kernel("laplace-l1", 1.0)], 999.0) == "float32"
+    assert choose_precision(FLOAT64_ROWS + 1, [Kernel("laplace-l1", 1.0)], 1001.0) == "float64"
 
 
 def test_vectors_that_overflow_are_refused():

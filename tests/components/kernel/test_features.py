@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 
 from driftline.components.errors import DataError, UsageError
 from driftline.components.kernel.features import CHUNK_ROWS, RandomFeatures
@@ -13,13 +14,14 @@ from driftline.components.kernel.functions import Kernel
 EXACT = {
     "rbf": lambda u: np.exp(-u),
     "laplace": lambda u: np.exp(-np.sqrt(u)),
+    "laplace-l1": lambda u: np.exp(-np.sqrt(u)),
     "imq": lambda u: (1 + u) ** -0.5,
     "rq": lambda u: 1 / (1 + u),
 }
 
 
-def squared_distances(z: np.ndarray) -> np.ndarray:
-    return ((z[:, None, :] - z[None, :, :]) ** 2).sum(axis=-1)
+def squared_distances(z: np.ndarray, metric: str = "euclidean") -> np.ndarray:
+    return cdist(z, z, metric) ** 2
 
 
 @pytest.mark.parametrize("orthogonal", [False, True])
@@ -37,7 +39,8 @@ def test_inner_products_have_the_kernel_as_their_mean(name, d, orthogonal):
             )
         ]
     )
-    exact = EXACT[name](kernel.gamma * squared_distances(z))
+    metric = "cityblock" if name == "laplace-l1" else "euclidean"
+    exact = EXACT[name](kernel.gamma * squared_distances(z, metric))
     error = products.std(axis=0, ddof=1) / np.sqrt(len(products))
     assert (np.abs(products.mean(axis=0) - exact) < 4.5 * error + 1e-6).all()
 
@@ -64,6 +67,7 @@ def test_orthogonal_features_are_orthogonal_and_the_better_for_it():
 )
 def test_groups_are_equal_and_at_least_sixteen(d, count, group):
     assert RandomFeatures.draw(Kernel("rbf", 1.0), d, count, 0).group == group
+    assert RandomFeatures.draw(Kernel("laplace-l1", 1.0), d, count, 0).group == 1  # independent in any case
 
 
 def test_drawing_follows_the_seed():
@@ -113,7 +117,9 @@ def test_rows_with_no_features_are_nan_and_no_others():
 
 @pytest.mark.parametrize("name", ["linear", "polynomial"])
 def test_kernels_without_features_are_refused(name):
-    with pytest.raises(UsageError, match=f"'{name}' has no random Fourier features.*use rbf, laplace, imq or rq"):
+    with pytest.raises(
+        UsageError, match=f"'{name}' has no random Fourier features.*use rbf, laplace, laplace-l1, imq or rq"
+    ):
         RandomFeatures.draw(Kernel(name, 1.0), 3, 16, 0)
 
 

@@ -96,7 +96,7 @@ def test_extreme_gammas_neither_overflow_nor_vanish():
     x, y = vectors(256, 2, 11), vectors(256, 2, 12)
     y[:100] = x[:100]  # at distance 0 every kernel is 1, whatever γ
     for gamma, far in ((1e-300, 1.0), (1e-40, 1.0), (1e38, 0.0), (1e300, 0.0)):
-        kernels = tuple(Kernel(name, gamma) for name in ("rbf", "laplace", "imq", "rq"))
+        kernels = tuple(Kernel(name, gamma) for name in ("rbf", "laplace", "laplace-l1", "imq", "rq"))
         rows, columns, bins = fused(x * 1e-3, y * 1e-3, kernels, 200, 150)
         # Cancellation leaves up to 1e-12 of a squared distance of 0 here, which γ = 1e38 makes large: only that all
         # stays between its bounds can be asked of it, and of γ = 1e-40 exactness.
@@ -201,7 +201,10 @@ def lowered(names: tuple[str, ...], d: int, *, diagonal: bool, precision: str, b
 
 
 @pytest.mark.parametrize("d", [2, 32, 64, 384])
-@pytest.mark.parametrize("names", [*((name,) for name in KERNEL_NAMES), (*KERNEL_NAMES, "rbf", "rbf")])
+@pytest.mark.parametrize(
+    "names",
+    [*((name,) for name in KERNEL_NAMES), ("laplace-l1", "laplace-l1"), (*KERNEL_NAMES, "rbf", "rbf")],
+)
 def test_every_kernel_lowers_to_triton_without_a_gpu(names, d):
     for diagonal, precision, bin_rows, x64 in ((False, "bf16x3", 8, True), (True, "bf16x6", 64, False)):
         text = lowered(names, d, diagonal=diagonal, precision=precision, bin_rows=bin_rows, x64=x64)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from driftline.components.errors import DataError
-from driftline.components.kernel import functions, native, tile_program, workers
+from driftline.components.kernel import functions, native, tile_layout, workers
 from driftline.components.kernel.functions import KERNEL_NAMES, Family, Kernel
 from driftline.components.kernel.native import HostBlock, NativeTiler
 from driftline.components.kernel.profile_code import is_known, kernel_values
@@ -71,8 +71,8 @@ def test_each_kernel_alone_is_the_definition(name):
 )
 def test_registers_of_any_size_give_the_definition(monkeypatch, registers):
     """LLVM makes of vectors that this processor has not what it has."""
-    monkeypatch.setattr(tile_program, "host_registers", lambda: registers)
-    kernels = (Kernel("laplace", 0.2), Kernel("polynomial", 0.2))
+    monkeypatch.setattr(tile_layout, "host_registers", lambda: registers)
+    kernels = (Kernel("laplace", 0.2), Kernel("laplace-l1", 0.2), Kernel("polynomial", 0.2))
     for precision in ("float64", "float32"):
         compare(201, 255, kernels=kernels, precision=precision)
         compare(130, 130, kernels=kernels, precision=precision, diagonal=True, bin_rows=1)
@@ -105,6 +105,17 @@ def test_the_program_agrees_with_xla():
             np.testing.assert_allclose(one / scale, other / scale, rtol=0, atol=tolerance)
 
 
+def test_l1_distances_near_zero_keep_their_digits_far_from_the_centre():
+    """A squared distance taken as a difference of norms loses them; a sum of differences does not."""
+    z = 1e3 + np.arange(256.0)[:, None] * np.array([2.0**-13, 2.0**-12])  # exact in float32
+    kernels = (Kernel("laplace-l1", 1.0),)
+    tiler = NativeTiler(kernels, 1.0, 256, 1, "float32")
+    block = host_block(tiler, z, np.zeros((256, 1), np.int8))
+    rows, _, _ = tiler.sums(block, block, diagonal=True)
+    expected, _, _ = tile_oracle(z, z, kernels, 256, 256, 1, diagonal=True)
+    np.testing.assert_allclose(rows, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_any_number_of_threads_gives_the_same_bits(monkeypatch, precision):
     z = np.random.default_rng(0).normal(size=(1900, 8))
@@ -118,7 +129,8 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch, precision):
 def test_vectors_far_apart_have_kernels_near_zero():
     z = np.concatenate([np.full((150, 2), 1e6), np.full((170, 2), -1e6)])
     for precision in ("float64", "float32"):
-        sums = run(z, 150, [Kernel("rbf", 1.0), Kernel("laplace", 1.0)], precision=precision)
+        kernels = [Kernel("rbf", 1.0), Kernel("laplace", 1.0), Kernel("laplace-l1", 1.0)]
+        sums = run(z, 150, kernels, precision=precision)
         np.testing.assert_allclose(sums.rows[:, :150, 0], 149, rtol=1e-6)
         np.testing.assert_allclose(sums.rows[:, :150, 1], 0, atol=1e-30)
 

@@ -130,7 +130,7 @@ def test_no_more_tasks_than_tiles(tmp_path):
         ({"method": "quick"}, "method: unknown 'quick'; choose one of: auto, exact, cross, features"),
         ({"combination": "min"}, "combination: unknown 'min'; choose one of: studentised, fuse, agg"),
         ({"kernel": "search", "gamma": "0.5"}, "gamma: 0.5 was given with the kernel search"),
-        ({"kernel": "linear", "method": "features"}, "method: features need a kernel of the distance, and linear"),
+        ({"kernel": "linear", "method": "features"}, "method: features need a kernel of a distance, and linear"),
         ({"gamma": "wide"}, "gamma: expected 'median' or a number"),
         ({"level": 1.2}, "level: expected a number between 0 and 1"),
         ({"permutations": 3}, "permutations: 3 are too few"),

@@ -206,7 +206,7 @@ def test_the_spread_is_that_of_run_lengths_over_references(n: int, expected: flo
     assert np.mean(spreads) == pytest.approx(expected, rel=0.45)
 
 
-@pytest.mark.parametrize("kernel", ["laplace", "imq", "rq"])
+@pytest.mark.parametrize("kernel", ["laplace", "laplace-l1", "imq", "rq"])
 def test_every_kernel_of_the_distance_can_watch(kernel: str) -> None:
     rng = np.random.default_rng(9)
     calibration = calibrate(rng.standard_normal((900, 16)), replace(QUICK, kernel=kernel))
