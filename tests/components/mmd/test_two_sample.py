@@ -164,6 +164,15 @@ def test_distance_from_the_origin_does_not_matter():
     assert far.p_value == near.p_value
 
 
+@pytest.mark.parametrize("kernel", KERNEL_NAMES)
+def test_the_unit_of_the_data_does_not_matter(kernel):
+    x, y = samples(100, 120, 4)
+    metres, miles = (two_sample_test(x * unit, y * unit, kernel=kernel) for unit in (1609.344, 1.0))
+    assert metres.gamma == pytest.approx(miles.gamma / 1609.344**2, rel=1e-12)
+    assert metres.statistic == pytest.approx(miles.statistic, rel=1e-9)
+    assert metres.p_value == miles.p_value
+
+
 def test_swapping_the_samples_keeps_the_statistic():
     x, y = samples(60, 200, 6)
     there, back = two_sample_test(x, y, kernel="rbf"), two_sample_test(y, x, kernel="rbf")
