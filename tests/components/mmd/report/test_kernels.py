@@ -6,6 +6,8 @@ import re
 import numpy as np
 import pytest
 
+from driftline.components.kernel.functions import KERNEL_NAMES
+from driftline.components.mmd.report import kernels
 from driftline.components.mmd.report.formats import power_of_ten
 from driftline.components.mmd.report.kernels import GAMMA, MAX_KERNELS, kernel_table
 from driftline.components.mmd.report.key_figures import key_figures, quantity
@@ -87,6 +89,10 @@ def test_kernels_of_the_product_have_no_length(sample, changed, name, said):
     data = led_by(changed, changed(data, kernels=(lone, *data.result.kernels[1:])), 0)
     assert said in page(data)
     assert kernel_table(data.result).rows[0].length == ""
+
+
+def test_every_family_has_a_name_to_be_read():
+    assert set(kernels._NAMES) == set(KERNEL_NAMES)
 
 
 def test_a_lone_kernel_of_its_family_is_neither_narrow_nor_wide(sample, changed):
