@@ -30,6 +30,7 @@ PEERS_PYTHON = BENCH.parents[1] / ".venv-peers" / "bin" / "python"
 TIMEOUT_S = 900.0
 ST = "sentence-transformers"
 OURS = "driftline"
+FLOOR = "its matrix products alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ def contenders(peers: Path) -> list[Contender]:
         Contender(ONNX[0], "encode_onnx.py", peers),
         Contender(ONNX[1], "encode_onnx.py", peers, ("--batch-tokens", "2048")),
         Contender(OURS, "encode_ours.py", own),
+        Contender(FLOOR, "encode_floor.py", own),
     ]
     half = ("--precision", "bfloat16")
     if not has_bfloat16():
@@ -142,8 +144,8 @@ def run_corpus(name: str, model: Path, texts: list[str], peers: Path, rounds: in
                     f"{len(texts) / median['seconds']:,.0f}",
                     harness.three_digits(base / median["seconds"]),
                     f"{median['growth_mb']:,.0f}",
-                    f"{furthest:.1e}",
-                    f"{cosine:.6f}",
+                    "-" if contender == FLOOR else f"{furthest:.1e}",
+                    "-" if contender == FLOOR else f"{cosine:.6f}",
                 )
             )
         head = ("", "seconds", "CPU, s", "texts/s", "times as fast", "growth, MB", "difference", "cosine")

@@ -1,10 +1,11 @@
 """The server's throughput beside the encoder alone, its waits at half load, and a plain KServe model: `make bench`.
 
-`driftline serve` and sentence-transformers behind a plain `kserve.Model`, each a process of its own, are asked for the
-same real film reviews over HTTP with 32 connections, in turn with Driftline's encoder alone, round after round; then
-Driftline's server gets half of its own throughput at random moments, and the waits are set against the time of one full
-batch. Server and load share the machine's cores, and the encoder alone has them all. The answers are compared with the
-encoder's vectors. Written to bench-results/serving.json with a description of the machine.
+`driftline serve` and sentence-transformers behind a plain `kserve.Model`, each a process of its own, are asked for
+the same real film reviews over HTTP with 32 connections, in turn with Driftline's encoder alone, round after round:
+given all texts at once, or, what requests of one text are compared with, 32 at a time, as many as are ever there
+together. Then Driftline's server gets half of its own throughput at random moments, and the waits are set against the
+time of one full batch. Server and load share the machine's cores, and the encoder alone has them all. The answers are
+compared with the encoder's vectors. Written to bench-results/serving.json with a description of the machine.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ BENCH = Path(__file__).resolve().parent
 CONNECTIONS = 32
 START_S = TIMEOUT_S = 600.0  # for machines that others use too
 OURS, PLAIN, ALONE = "driftline", "plain kserve.Model", "encoder alone"
+TOGETHER = f"encoder alone, {CONNECTIONS} texts at a time"
 MODEL = "m"
 
 
@@ -170,16 +172,18 @@ def main() -> None:
     batch = max(1, int(np.searchsorted(np.cumsum(lengths), encoder.batch_tokens)))
     del encoder
     shapes = [shape for shape in SHAPES if shape.server == OURS or not options.no_peer]
-    figures: dict[str, list[dict[str, float]]] = {name: [] for name in (ALONE, *(shape.name for shape in shapes))}
+    figures: dict[str, list[dict[str, float]]] = {
+        name: [] for name in (ALONE, TOGETHER, *(shape.name for shape in shapes))
+    }
     half: list[dict[str, float]] = []
     differences: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         (Path(scratch) / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
         command = [sys.executable, BENCH / "peers" / "encode_ours.py", "--model", model]
         command += ["--texts", Path(scratch) / "texts.json", "--save", Path(scratch) / "vectors.npy"]
-        names = dict.fromkeys(shape.server for shape in shapes)
-        servers = {name: stack.enter_context(running(name, model)) for name in names}
-        with harness.Worker(command) as alone:
+        wanted = dict.fromkeys(shape.server for shape in shapes)
+        servers = {name: stack.enter_context(running(name, model)) for name in wanted}
+        with harness.Worker(command) as alone, harness.Worker([*command, "--together", str(CONNECTIONS)]) as together:
             for shape in shapes:  # once unmeasured, and the answers looked at
                 some = texts[:200]
                 load = http_load.closed(
@@ -187,10 +191,13 @@ def main() -> None:
                 )
                 differences[shape.name] = float(np.abs(shape.vectors(load.bodies) - reference[: len(some)]).max())
             alone.measure(len(texts), TIMEOUT_S)
+            together.measure(len(texts), TIMEOUT_S)
             for turn in range(options.rounds):
                 found = alone.measure(len(texts), TIMEOUT_S)
                 batch_ms = 1000 * alone.measure(batch, TIMEOUT_S)["seconds"]
                 figures[ALONE].append({"texts_per_second": len(texts) / found["seconds"], **found})
+                found = together.measure(len(texts), TIMEOUT_S)
+                figures[TOGETHER].append({"texts_per_second": len(texts) / found["seconds"], **found})
                 for shape in shapes:
                     figures[shape.name].append(throughput(servers[shape.server], shape, texts))
                 rate = figures[ONE.name][-1]["texts_per_second"] / 2
@@ -225,12 +232,12 @@ def report(
 ) -> None:
     """Print the tables and the promises, and write them."""
     medians = {name: harness.medians(rounds) for name, rounds in figures.items()}
-    base = medians[ALONE]["texts_per_second"]
+    bases = {ALONE: ALONE, TOGETHER: TOGETHER, **{shape.name: base_of(shape) for shape in SHAPES}}
     lines = [
         (
             name,
             f"{one['texts_per_second']:,.0f}",
-            f"{one['texts_per_second'] / base:.2f}",
+            f"{one['texts_per_second'] / medians[bases[name]]['texts_per_second']:.2f}",
             harness.three_digits(one["cpu_seconds"]),
             harness.three_digits(one.get("p50_ms")),
             harness.three_digits(one.get("p99_ms")),
@@ -246,8 +253,8 @@ def report(
     head = ("at half of its throughput", "requests/s", "p50, ms", "p99, ms", "a full batch, ms", "p99 over it")
     print(f"\n{harness.table(head, [(ONE.name, *cells, harness.three_digits(share))])}")
     promises = [
-        ("texts/s of the encoder alone over the server's, 16 texts a request", ratio(medians, SIXTEEN.name), 1 / 0.85),
-        ("texts/s of the encoder alone over the server's, 1 text a request", ratio(medians, ONE.name), 1 / 0.85),
+        ("texts/s of the encoder alone over the server's, 16 texts a request", ratio(medians, SIXTEEN), 1 / 0.85),
+        ("texts/s of the encoder alone over the server's, 1 text a request", ratio(medians, ONE), 1 / 0.85),
         ("p99 at half load over a full batch's time", share, 3.0),
     ]
     peer = medians.get(SHAPES[-1].name)
@@ -266,9 +273,14 @@ def report(
     harness.write_json(out, content)
 
 
-def ratio(medians: dict[str, dict[str, float]], name: str) -> float:
+def base_of(shape: Shape) -> str:
+    """Return which measurement of the encoder alone a way to ask is compared with."""
+    return TOGETHER if shape.texts == 1 else ALONE
+
+
+def ratio(medians: dict[str, dict[str, float]], shape: Shape) -> float:
     """Return the encoder's texts a second over those of a way to ask the server."""
-    return medians[ALONE]["texts_per_second"] / medians[name]["texts_per_second"]
+    return medians[base_of(shape)]["texts_per_second"] / medians[shape.name]["texts_per_second"]
 
 
 if __name__ == "__main__":

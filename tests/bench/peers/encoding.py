@@ -40,6 +40,7 @@ def serve(load: Callable[[argparse.Namespace], Encode]) -> None:
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--batch-tokens", type=int, default=0, help="of those who bound batches so; 0: their default")
     parser.add_argument("--batch-size", type=int, default=32, help="of those who bound batches by texts")
+    parser.add_argument("--together", type=int, default=0, help="texts given to the encoder at a time; 0: all")
     options = parser.parse_args()
     texts: list[str] = json.loads(options.texts.read_text(encoding="utf-8"))
     encode = load(options)
@@ -48,7 +49,9 @@ def serve(load: Callable[[argparse.Namespace], Encode]) -> None:
     for line in sys.stdin:
         chosen = texts[: int(line)]
         began, began_cpu = time.perf_counter(), time.process_time()
-        vectors = encode(chosen)
+        at_a_time = options.together or len(chosen)
+        parts = [encode(chosen[first : first + at_a_time]) for first in range(0, len(chosen), at_a_time)]
+        vectors = np.concatenate(parts) if len(parts) > 1 else parts[0]
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
         np.save(options.save, vectors)
         peak = memory_mb("VmHWM")

@@ -183,12 +183,16 @@ def test_a_stream_is_watched_and_its_alarm_told(topics: Stream) -> None:
         assert monitor.get("/livez") == (200, "ok\n")
         assert monitor.get("/readyz") == (200, "ok\n")
         eventually(lambda: monitor.metric("driftline_monitor_lag_records") == 0)
-        assert monitor.metric("driftline_monitor_alarms_total") == 1
+        # On a slow machine quiet records of a late partition may come behind others' drifted ones: the alarm ends, and
+        # another one begins.
+        alarms = monitor.metric("driftline_monitor_alarms_total")
+        assert alarms >= 1
         assert monitor.metric("driftline_monitor_drifting") == 1
         assert monitor.metric("driftline_monitor_score") > monitor.metric("driftline_monitor_threshold") > 0
         assert monitor.metric("driftline_monitor_pending") == 0
     assert monitor.error == []
-    (alert,) = read_topic(topics.bootstrap, topics.alerts)
+    alert, *others = read_topic(topics.bootstrap, topics.alerts)
+    assert 1 + len(others) == alarms
     headers = dict(alert.headers)
     assert (headers["ce_type"], headers["content-type"]) == (b"driftline.drift.detected", b"application/json")
     data = json.loads(alert.value or b"")
