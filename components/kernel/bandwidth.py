@@ -53,7 +53,6 @@ class Scale:
     Attributes:
         low: the 5th percentile of the squared distances.
         median: their median, σ².
-        high: their 95th percentile.
         norm: mean squared norm of the centred vectors.
         l1_low: the 5th percentile of the L1 distances, not squared.
         l1_median: their median.
@@ -61,7 +60,6 @@ class Scale:
 
     low: float
     median: float
-    high: float
     norm: float
     l1_low: float
     l1_median: float
@@ -86,9 +84,9 @@ class Scale:
                 f"bandwidth: all {len(z)} vectors looked at are identical, so the median distance is 0; "
                 "check that the embeddings differ from text to text, or name one kernel and give its gamma"
             )
-        low, median, high = _quantiles(squared[apart], 0.05, 0.5, 0.95)
+        low, median = _quantiles(squared[apart], 0.05, 0.5)
         l1_low, l1_median = _quantiles(manhattan_matrix(z)[once][apart], 0.05, 0.5)
-        return cls(low, median, high, float(norms.mean()), l1_low, l1_median)
+        return cls(low, median, float(norms.mean()), l1_low, l1_median)
 
     def kernel(self, name: str) -> Kernel:
         """Return the kernel of that name with γ by its family's heuristic."""

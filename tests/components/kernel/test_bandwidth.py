@@ -13,9 +13,7 @@ def test_scale_is_measured_between_distinct_vectors():
     z = np.random.default_rng(0).normal(size=(200, 5)) + 1e3
     squared = pdist(z, "sqeuclidean")
     scale = Scale.of(z)
-    np.testing.assert_allclose(
-        [scale.low, scale.median, scale.high], np.quantile(squared, [0.05, 0.5, 0.95]), rtol=1e-6
-    )
+    np.testing.assert_allclose([scale.low, scale.median], np.quantile(squared, [0.05, 0.5]), rtol=1e-6)
     assert scale.norm == pytest.approx(((z - z.mean(axis=0)) ** 2).sum(axis=1).mean())
     l1 = np.quantile(pdist(z, "cityblock"), [0.05, 0.5])
     np.testing.assert_allclose([scale.l1_low, scale.l1_median], l1, rtol=1e-9)
@@ -30,7 +28,7 @@ def test_repeated_vectors_do_not_count():
 
 
 def test_heuristics():
-    scale = Scale(0.5, 4.0, 9.0, 2.0, l1_low=1.0, l1_median=3.0)
+    scale = Scale(0.5, 4.0, 2.0, l1_low=1.0, l1_median=3.0)
     expected = {
         "rbf": 1 / 8, "laplace": 1 / 4, "laplace-l1": 1 / 9, "imq": 1 / 4, "rq": 1 / 8, "linear": 1 / 2,
         "polynomial": 1 / 2,
