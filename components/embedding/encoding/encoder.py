@@ -240,7 +240,7 @@ class Encoder:
         """Return a vector for each sequence, (sequences, full dimension) float32."""
         tokens = prepared.tokens
         packed = self._engine.forward.packed
-        batches = cut_batches(tokens.lengths, self._batch_tokens, padded=not packed, least=self._stream_count)
+        batches = cut_batches(tokens.lengths, self._batch_tokens, padded=not packed, streams=self._stream_count)
         if not batches:
             return np.zeros((0, self.dimension), np.float32)
 

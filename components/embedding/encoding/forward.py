@@ -23,10 +23,6 @@ from driftline.components.embedding.encoding.linear import LinearLayers
 from driftline.components.embedding.encoding.packed import PACKED, NotPackedError, first_position, pack
 from driftline.components.embedding.encoding.tokens import Prompt
 
-# Packed sequences have a multiple of so many tokens: oneDNN translates its products for each number of rows anew, which
-# takes milliseconds, and keeps a thousand translations, which take a gigabyte.
-_ROUND_TOKENS: Final = 32
-
 # Modules that work on packed sequences, or on vectors of whole texts, whatever gave them.
 _PACKED_MODULES: Final = (Transformer, Pooling, Dense, Normalize, LayerNorm, Dropout)
 _PACKED_KEYS: Final = {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"}
@@ -118,7 +114,7 @@ class Forward:
         """
         prompt_length = self._prompt_length if prompt is None else prompt.tokens or None
         count = len(sequences)
-        features = pack(_filled(sequences), self._first_position) if self.packed else self._padded(sequences)
+        features = pack(self._filled(sequences), self._first_position) if self.packed else self._padded(sequences)
         if self.device.type == "cuda":
             # From pinned memory the copy runs beside the device's work, and this thread goes on.
             features = {name: _sent(value, self.device) for name, value in features.items()}
@@ -128,6 +124,11 @@ class Forward:
         with torch.inference_mode():
             return self._model(features)["sentence_embedding"][:count]
 
+    def _filled(self, sequences: Sequence[NDArray[np.int64]]) -> Sequence[NDArray[np.int64]]:
+        """Return sequences of as round a number of tokens as the layers want, by one more where it takes that."""
+        missing = -sum(map(len, sequences)) % (1 if self._layers is None else self._layers.round_tokens)
+        return [*sequences, np.zeros(missing, np.int64)] if missing else sequences
+
     def _padded(self, sequences: Sequence[NDArray[np.int64]]) -> dict[str, Any]:
         lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
         width = int(lengths.max())
@@ -136,12 +137,6 @@ class Forward:
         mask = places >= width - lengths[:, None] if self._pad_left else places < lengths[:, None]
         ids[mask] = np.concatenate(sequences)
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
-
-
-def _filled(sequences: Sequence[NDArray[np.int64]]) -> Sequence[NDArray[np.int64]]:
-    """Return sequences of a round number of tokens together, by one more of them where it takes that."""
-    missing = -sum(map(len, sequences)) % _ROUND_TOKENS
-    return [*sequences, np.zeros(missing, np.int64)] if missing else sequences
 
 
 def _sent(value: Any, device: torch.device) -> Any:

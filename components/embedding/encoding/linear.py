@@ -2,9 +2,9 @@
 
 On a CPU, PyTorch lays a weight out again for each product, and reads and writes the result once more for the activation
 and for the residual sum. oneDNN's fused operators, those that `torch.compile` uses on CPUs, do neither, and need no
-compiler. Without AVX-512, though (measured on an AMD EPYC of the third generation), oneDNN's float32 products are a
-tenth slower than those of PyTorch's BLAS, and its GELU takes five times as long as PyTorch's own: there a layer keeps
-to these.
+compiler. Without AVX-512, though (measured on an AMD EPYC of the third generation), oneDNN's float32 products reach
+four fifths of the processor's rate, and its GELU takes five times as long as PyTorch's own: there a layer is programs
+of ours, see :mod:`.compiled`.
 
 In half precision only the linear layers and what lies between them and the attention are in half: the residual stream
 and the norms stay in float32, without which bfloat16 loses ten times as much.
@@ -17,9 +17,21 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 
-from driftline.components.embedding.encoding.packed import NotPackedError, attend_by_length
+from driftline.components.embedding.encoding import compiled
+from driftline.components.embedding.encoding.compiled import (
+    CompiledAfterAttention,
+    CompiledLinear,
+    CompiledSelfAttention,
+    can_norm,
+)
+from driftline.components.embedding.encoding.packed import NotPackedError, attend_within
+from driftline.components.embedding.encoding.programs.cells import cell_columns
 
 _OUTPUT_CHILDREN: Final = {"dense", "LayerNorm", "dropout"}
+
+# oneDNN translates its products for each number of rows anew, which takes milliseconds, and keeps a thousand
+# translations, which take a gigabyte.
+_ROUND_TOKENS: Final = 32
 
 
 class _HalfLinear(nn.Module):
@@ -34,69 +46,51 @@ class _HalfLinear(nn.Module):
         return nn.functional.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
-class _BlasLinear(nn.Module):
-    """A linear layer on PyTorch's own matrix product, in float32, and an activation after it: `none`, or `gelu`."""
-
-    def __init__(self, linear: nn.Linear, activation: str = "none") -> None:
-        super().__init__()
-        self.weight = linear.weight.detach()
-        self.bias = _bias(linear, torch.float32)
-        self._gelu = activation == "gelu"
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = nn.functional.linear(x, self.weight, self.bias)
-        return torch.ops.aten.gelu_(y) if self._gelu else y
-
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """Return x·Wᵀ + b + other."""
-        return self(x).add_(other)
-
-
 class _PrepackedLinear(nn.Module):
-    """A linear layer on oneDNN's fused product, and an activation with it: `none`, or `gelu`."""
+    """A linear layer on oneDNN's fused product, and GELU with it if asked for."""
 
-    def __init__(self, linear: nn.Linear, dtype: torch.dtype, activation: str = "none") -> None:
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype, *, gelu: bool = False) -> None:
         super().__init__()
         self.dtype = dtype
         weight = linear.weight.detach().to(dtype).contiguous()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, None)
         self.bias = _bias(linear, dtype)
-        self._attributes: tuple[Any, ...] = (activation, [], "none" if activation == "gelu" else "")
+        self._attributes: tuple[Any, ...] = ("gelu", [], "none") if gelu else ("none", [], "")
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.weight, self.bias, *self._attributes)
 
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """Return x·Wᵀ + b + other, in the precision of `other`."""
+    def plus_normed(self, x: Tensor, other: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """Return norm(x·Wᵀ + b + other), in the precision of `other`."""
         if other.dtype != self.dtype:
-            return other + self(x)
-        return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, "add")
+            return norm(other + self(x))
+        return norm(torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, "add"))
 
 
-_FusedLinear = _BlasLinear | _PrepackedLinear
+_FusedLinear = CompiledLinear | _PrepackedLinear
 
 
-def _fused(linear: nn.Linear, dtype: torch.dtype, activation: str = "none") -> _FusedLinear:
+def _fused(linear: nn.Linear, dtype: torch.dtype, *, gelu: bool = False) -> _FusedLinear:
     """Return the faster of the two kinds for this processor."""
-    if dtype == torch.float32 and blas_is_faster():
-        return _BlasLinear(linear, activation)
-    return _PrepackedLinear(linear, dtype, activation)
+    if dtype == torch.float32 and compiled.is_faster() and linear.out_features >= cell_columns():
+        return CompiledLinear(linear, gelu=gelu)
+    return _PrepackedLinear(linear, dtype, gelu=gelu)
 
 
 class _DenseSumNorm(nn.Module):
     """The output half of a BERT-like layer: the norm of a linear layer's result and what went around it."""
 
-    def __init__(self, dense: _FusedLinear, norm: nn.Module) -> None:
+    def __init__(self, dense: _FusedLinear, norm: nn.LayerNorm) -> None:
         super().__init__()
         self.dense = dense
         self.norm = norm
 
     def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
-        return self.norm(self.dense.plus(hidden_states, input_tensor))
+        return self.dense.plus_normed(hidden_states, input_tensor, self.norm)
 
 
 class _PackedLayer(nn.Module):
-    """A whole layer of BERT's kind on packed sequences, in as few steps as it has products.
+    """A whole layer of BERT's kind on packed sequences, in as few steps as it has products, or in two programs.
 
     Between these, Python's own work on a layer of many modules is what other threads wait for.
     """
@@ -106,22 +100,39 @@ class _PackedLayer(nn.Module):
         attention = layer.attention.self
         self._heads: int = attention.num_attention_heads
         self._scaling: float = attention.attention_head_size**-0.5
-        self.inputs = _fused(_joined(attention.query, attention.key, attention.value), dtype)
         self.attended = _fused(layer.attention.output.dense, dtype)
         self.attention_norm = layer.attention.output.LayerNorm
-        self.up = _fused(layer.intermediate.dense, dtype, "gelu")
+        self.up = _fused(layer.intermediate.dense, dtype, gelu=True)
         self.down = _fused(layer.output.dense, dtype)
         self.norm = layer.output.LayerNorm
+        inputs = attention.query, attention.key, attention.value
+        rest = self.attended, self.attention_norm, self.up, self.down, self.norm
+        self.inputs: _FusedLinear | None = None
+        self.attention: CompiledSelfAttention | None = None
+        self.after: CompiledAfterAttention | None = None
+        if compiled.is_faster() and dtype == torch.float32 and attention.attention_head_size % cell_columns() == 0:
+            self.attention = CompiledSelfAttention(inputs, self._heads, self._scaling)
+        else:
+            self.inputs = _fused(_joined(*inputs), dtype)
+        if all(
+            isinstance(part, CompiledLinear) or (isinstance(part, nn.LayerNorm) and can_norm(part)) for part in rest
+        ):
+            self.after = CompiledAfterAttention(*cast("Any", rest))
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **others: Any) -> Tensor:
         ends: Tensor | None = others.get("cu_seq_lens_q")
         if ends is None or attention_mask is not None:
             raise NotPackedError("a layer for packed sequences was given others")
         x = hidden_states[0]
-        queries, keys, values = self.inputs(x).unflatten(1, (3, self._heads, -1)).unbind(1)
-        attended = attend_by_length(queries, keys, values, ends.tolist(), self._scaling).flatten(1)
-        x = self.attention_norm(self.attended.plus(attended, x))
-        return self.norm(self.down.plus(self.up(x), x))[None]
+        if self.attention is not None:
+            attended = self.attention(x, ends.tolist())
+        else:
+            queries, keys, values = cast("Any", self.inputs)(x).unflatten(1, (3, self._heads, -1)).unbind(1)
+            attended = attend_within(queries, keys, values, ends.tolist(), self._scaling).flatten(1)
+        if self.after is not None:
+            return self.after(attended, x)[None]
+        x = self.attended.plus_normed(attended, x, self.attention_norm)
+        return self.down.plus_normed(self.up(x), x, self.norm)[None]
 
 
 class LinearLayers:
@@ -132,6 +143,9 @@ class LinearLayers:
         dtype: of the linear layers.
         fuse: whether to use fused products, see :func:`can_fuse`.
         packed: whether the model will be given packed sequences alone.
+
+    Attributes:
+        round_tokens: what the tokens of packed sequences should be a multiple of.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype, *, fuse: bool, packed: bool) -> None:
@@ -149,6 +163,8 @@ class LinearLayers:
                 if type(child) is nn.Linear:
                     new = _fused(child, dtype) if fuse else _HalfLinear(child, dtype)
                     self._replace(parent, name, new)
+        translated = any(isinstance(module, _PrepackedLinear) for module in model.modules())
+        self.round_tokens = _ROUND_TOKENS if translated else 1
 
     def undo(self) -> None:
         """Put the model's own layers back."""
@@ -168,7 +184,7 @@ class LinearLayers:
         """Fuse what a layer of BERT's kind does around its linear layers, told by the names of its children."""
         dense = getattr(parent, "dense", None)
         if type(dense) is nn.Linear and _is_gelu(getattr(parent, "intermediate_act_fn", None)):
-            self._replace(parent, "dense", _fused(dense, dtype, "gelu"))
+            self._replace(parent, "dense", _fused(dense, dtype, gelu=True))
             self._replace(parent, "intermediate_act_fn", nn.Identity())
         for name, child in list(parent.named_children()):
             if type(child).__name__.endswith("Output") and {n for n, _ in child.named_children()} == _OUTPUT_CHILDREN:
@@ -189,14 +205,6 @@ def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def blas_is_faster() -> bool:
-    """Say whether this processor's float32 products are faster by PyTorch's BLAS than by oneDNN.
-
-    Decided by what the processor can do, not by a measurement: the same machine must give the same bits every time.
-    """
-    return torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 def _joined(*layers: nn.Linear) -> nn.Linear:

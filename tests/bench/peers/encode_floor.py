@@ -1,4 +1,4 @@
-"""The matrix products of a model's linear layers alone, on the batches that Driftline cuts: what no encoder beats.
+"""The matrix products of a model's linear layers alone, on the batches that Driftline cuts.
 
 By PyTorch's own product, one stream a core, on random numbers; neither attention, nor norms, nor activations, nor
 tokenising. The vectors that it returns are zeros.
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from encoding import Encode, serve
+from sentence_transformers import SentenceTransformer
 
 from driftline.components.embedding.encoding.batches import cut_batches
 from driftline.components.embedding.encoding.devices import cpu_threads
@@ -22,11 +23,12 @@ from driftline.components.embedding.encoding.encoder import Encoder
 def load(options: argparse.Namespace) -> Encode:
     """Load the model for its tokenizer and the shapes of its layers."""
     encoder = Encoder.load(options.model, "model")
-    inner: Any = encoder._engine.forward
+    transformer: Any = SentenceTransformer(str(options.model), device="cpu")[0]
+    # A pooler of BERT's kind sees a single token of each text, and sentence-transformers leaves its result out.
     layers = [
-        (module.weight.shape, None if module.bias is None else torch.zeros(len(module.bias)))
-        for module in inner._transformer.auto_model.modules()
-        if hasattr(module, "weight") and "Linear" in type(module).__name__
+        (module.weight.shape, torch.zeros(len(module.bias)))
+        for name, module in transformer.auto_model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "pooler" not in name
     ]
     weights = [(torch.randn(shape), bias) for shape, bias in layers]
     widths = sorted({shape[1] for shape, _ in layers})
@@ -41,7 +43,7 @@ def load(options: argparse.Namespace) -> Encode:
 
     def encode(texts: list[str]) -> np.ndarray:
         lengths = encoder.prepare(texts).text_lengths()
-        batches = cut_batches(lengths, encoder.batch_tokens // threads, padded=False, least=threads)
+        batches = cut_batches(lengths, encoder.batch_tokens // threads, padded=False, streams=threads)
         list(pool.map(run, [int(lengths[rows].sum()) for rows in batches]))
         return np.zeros((len(texts), encoder.dimension), np.float32)
 

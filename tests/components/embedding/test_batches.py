@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from driftline.components.embedding.encoding.batches import cut_batches
@@ -11,11 +11,11 @@ from driftline.components.embedding.encoding.batches import cut_batches
 LENGTHS = st.lists(st.integers(1, 300), max_size=200).map(lambda values: np.array(values, np.int64))
 
 
-@given(lengths=LENGTHS, bound=st.integers(1, 2000), padded=st.booleans(), least=st.integers(1, 8))
+@given(lengths=LENGTHS, bound=st.integers(1, 2000), padded=st.booleans(), streams=st.integers(1, 8))
 def test_every_row_once_within_the_bound_and_the_longest_first(
-    lengths: np.ndarray, bound: int, padded: bool, least: int
+    lengths: np.ndarray, bound: int, padded: bool, streams: int
 ):
-    batches = cut_batches(lengths, bound, padded=padded, least=least)
+    batches = cut_batches(lengths, bound, padded=padded, streams=streams)
     assert sorted(np.concatenate(batches).tolist() if batches else []) == list(range(len(lengths)))
     for batch in batches:
         computed = int(lengths[batch].max()) * len(batch) if padded else int(lengths[batch].sum())
@@ -33,8 +33,23 @@ def test_no_two_neighbouring_batches_would_have_fitted_in_one(lengths: np.ndarra
 
 
 def test_enough_batches_for_every_stream():
-    assert len(cut_batches(np.full(8, 10), 512, padded=False, least=4)) == 4
-    assert len(cut_batches(np.full(2, 10), 512, padded=False, least=4)) == 2
+    assert len(cut_batches(np.full(8, 10), 512, padded=False, streams=4)) == 4
+    assert len(cut_batches(np.full(2, 10), 512, padded=False, streams=4)) == 2
+
+
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=100, max_size=300).map(np.array),
+    bound=st.integers(300, 2000),
+    streams=st.integers(2, 4),
+)
+def test_streams_have_as_many_batches_of_as_many_tokens(lengths: np.ndarray, bound: int, streams: int):
+    wanted = -(-int(lengths.sum()) // (bound * streams)) * streams
+    share = lengths.sum() / wanted
+    assume(lengths.max() <= bound - share)
+    batches = cut_batches(lengths, bound, padded=False, streams=streams)
+    assert len(batches) == wanted
+    for batch in batches:
+        assert abs(lengths[batch].sum() - share) <= lengths.max()
 
 
 def test_equal_lengths_stay_in_order():
