@@ -11,7 +11,8 @@ The mean of φ over a sample stands for the whole sample, so that MMD² costs on
 traded is an error of the order of 1/√F in each kernel value, which
 :mod:`driftline.components.mmd.feature_error` states for MMD².
 
-NumPy alone, since the serving process uses it too.
+NumPy's products, and cosines and sines by a program of :mod:`.feature_program`, of which both come at once; no JAX,
+since the serving process uses it too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError, UsageError
+from driftline.components.kernel.feature_program import feature_program, least_count
 from driftline.components.random_bits import FEATURE_FREQUENCIES
 
 if TYPE_CHECKING:
@@ -133,14 +135,16 @@ class RandomFeatures:
 
         Args:
             chunk: (rows, d), the vectors; at most some hundred, so that all of it stays in a core's cache.
-            phases: (rows, F), overwritten.
-            features: (rows, 2F), overwritten with what :meth:`map` returns.
+            phases: (rows, F), contiguous; overwritten.
+            features: (rows, 2F), contiguous; overwritten with what :meth:`map` returns.
         """
         with np.errstate(invalid="ignore", over="ignore"):
             np.matmul(chunk, self.frequencies, out=phases)
-            np.cos(phases, out=features[:, : self.count])
-            np.sin(phases, out=features[:, self.count :])
-            features *= np.float32(1 / math.sqrt(self.count))
+            if self.count < least_count():
+                features[:] = np.concatenate([np.cos(phases), np.sin(phases)], axis=1)
+                features *= np.float32(1 / math.sqrt(self.count))
+                return
+        feature_program(self.count).call(phases.ctypes.data, features.ctypes.data, len(phases))
 
 
 def _group(dimension: int, count: int) -> int:

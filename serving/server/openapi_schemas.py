@@ -154,7 +154,7 @@ def schemas(limits: RequestLimits) -> Schema:
         "Event": {
             **_event(
                 {
-                    "key": {"type": "string", "minLength": 1},
+                    "key": {"type": "string"},
                     "data": {"anyOf": [text, object_of({"text": text}, "text"), ref("V1Request")]},
                 }
             ),

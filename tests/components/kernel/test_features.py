@@ -137,3 +137,13 @@ def test_vectors_of_another_dimension_are_refused():
 def test_the_serving_process_need_not_load_jax():
     code = "import sys, driftline.components.kernel.features; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 8, 9, 16, 33, 512])
+def test_features_are_the_cosines_and_sines_of_the_phases(count):
+    rng = np.random.default_rng(count)
+    features = RandomFeatures(rng.standard_normal((6, count)).astype(np.float32), 1)
+    z = rng.standard_normal((CHUNK_ROWS + 3, 6)).astype(np.float32)
+    phases = z.astype(np.float64) @ features.frequencies.astype(np.float64)
+    expected = np.concatenate([np.cos(phases), np.sin(phases)], axis=1) / np.sqrt(count)
+    np.testing.assert_allclose(features.map(z), expected, rtol=0, atol=4e-6 / np.sqrt(count))

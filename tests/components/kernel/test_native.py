@@ -174,6 +174,21 @@ def elementwise(emit, values: np.ndarray) -> np.ndarray:
     return result
 
 
+def test_cosines_and_sines_are_right_to_two_units_in_the_last_place_of_1():
+    rng = np.random.default_rng(2)
+    sizes = [0.5, 10.0, 1e3, 1e5, 1e6]
+    values = np.concatenate([size * rng.uniform(-1, 1, 20_000) for size in sizes] + [np.arange(-4, 4) * np.pi / 4])
+    values = values.astype(np.float32)
+    for place, exact in ((0, np.cos), (1, np.sin)):
+        got = elementwise(lambda code, v, place=place: code.cosine_and_sine(v)[place], values)
+        assert np.abs(got - exact(values.astype(np.float64))).max() < 2 * np.finfo(np.float32).eps / 2
+        beyond = np.array([1e7, -1e12, 3e38, -3e38], np.float32)
+        assert np.abs(elementwise(lambda code, v, place=place: code.cosine_and_sine(v)[place], beyond)).max() <= 1
+        odd = np.array([np.nan, np.inf, -np.inf, 0.0], np.float32)
+        got = elementwise(lambda code, v, place=place: code.cosine_and_sine(v)[place], odd)
+        np.testing.assert_array_equal(got, [np.nan] * 3 + [exact(0.0)])
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_powers_of_two_are_right_to_a_unit_in_the_last_place(dtype):
     info = np.finfo(dtype)
