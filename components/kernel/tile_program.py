@@ -120,13 +120,13 @@ class _Program:
         bottom = code.least(code.plus(top, layout.strip_rows * layout.bin_rows), stop)
         with code.loop(top, bottom, layout.rows) as row:
             with code.loop(code.index(0), code.index(layout.kernels * layout.rows), 1) as k:
-                code.store(code.constant(0.0), self._variable(self._rows, k))
+                code.store(code.constant(0.0), code.vector_at(self._rows, k))
             with code.loop(left, right, layout.columns) as column:
                 self._cell(row, column, left)
             with code.loop(code.index(0), code.index(layout.kernels), 1) as kernel:
                 for i in range(layout.rows):
                     place = code.plus(code.times(kernel, layout.rows), i)
-                    sums = code.widened(code.load(self._variable(self._rows, place)))
+                    sums = code.widened(code.load(code.vector_at(self._rows, place)))
                     self._add(self._place("row_sums", kernel, code.plus(row, i)), code.total(sums))
         above = code.build.or_(code.build.not_(self._on_diagonal), code.less(top, left))
         with code.loop(code.index(0), code.index(layout.kernels), 1) as kernel:
@@ -160,7 +160,7 @@ class _Program:
             with code.loop(code.index(first), code.index(first + number), 1) as kernel:
                 factor = code.spread(code.load_one(code.at(self["factors"], kernel)))
                 values = [
-                    kernel_values(code, family, factor, code.load(self._variable(arguments[family.argument], place)))
+                    kernel_values(code, family, factor, code.load(code.vector_at(arguments[family.argument], place)))
                     for place in map(code.index, range(layout.rows * VECTORS))
                 ]
                 self._add_values(kernel, self._masked(values, row, column, special), column, left)
@@ -182,14 +182,14 @@ class _Program:
         """Store the sums of a cell: Σₖ of what ``add`` adds for x[k·x_step + i·x_across] and y[k·y_step + j]."""
         code, layout = self._code, self._layout
         for place in range(layout.rows * VECTORS):
-            code.store(code.constant(0.0), self._variable(totals, code.index(place)))
+            code.store(code.constant(0.0), code.vector_at(totals, code.index(place)))
         with code.loop(code.index(0), count, 1) as k:
             at_y, at_x = code.at(y, code.times(k, y_step)), code.at(x, code.times(k, x_step))
             columns = [code.load(code.at(at_y, code.index(v * layout.lanes))) for v in range(VECTORS)]
             for i in range(layout.rows):
                 one = code.spread(code.load_one(code.at(at_x, code.times(x_across, i))))
                 for v in range(VECTORS):
-                    total = self._variable(totals, code.index(i * VECTORS + v))
+                    total = code.vector_at(totals, code.index(i * VECTORS + v))
                     code.store(add(one, columns[v], code.load(total)), total)
 
     def _measure(self, row: Value, column: Value) -> None:
@@ -200,9 +200,9 @@ class _Program:
             norm = code.spread(code.load_one(code.at(self["norms_x"], code.plus(row, i))))
             for v in range(VECTORS):
                 place = code.index(i * VECTORS + v)
-                product = code.load(self._variable(self._products, place))
+                product = code.load(code.vector_at(self._products, place))
                 squared = code.fused(product, code.constant(-2.0), code.build.fadd(norm, norms[v]))
-                code.store(code.largest(squared, code.constant(0.0)), self._variable(self._distances, place))
+                code.store(code.largest(squared, code.constant(0.0)), code.vector_at(self._distances, place))
 
     def _masked(self, values: list[Value], row: Value, column: Value, special: Value) -> list[Value]:
         """Return the values, but zeros past the ends of the samples and on the diagonal of the matrix."""
@@ -234,7 +234,7 @@ class _Program:
         """Add a kernel's values to its rows and its strips."""
         code, layout = self._code, self._layout
         for i in range(layout.rows):
-            sums = self._variable(self._rows, code.plus(code.times(kernel, layout.rows), i))
+            sums = code.vector_at(self._rows, code.plus(code.times(kernel, layout.rows), i))
             row = code.sum(values[i * VECTORS : (i + 1) * VECTORS])
             code.store(code.build.fadd(code.load(sums), row), sums)
         together = layout.rows // layout.strip_rows
@@ -307,12 +307,9 @@ class _Program:
             labels = code.at(self["labels_x"], code.plus(code.times(code.plus(u, i), self["labellings"]), first))
             for v, target in enumerate(targets):
                 label = code.load(code.at(labels, code.index(v * layout.lanes)))
-                product = code.load(self._variable(self._products, code.index(i * VECTORS + v)))
+                product = code.load(code.vector_at(self._products, code.index(i * VECTORS + v)))
                 part = code.widened(code.build.fmul(label, product))
                 code.store_wide(code.build.fadd(code.load_wide(target), part), target)
-
-    def _variable(self, array: Value, place: Value) -> Value:
-        return self._code.build.gep(array, [place], source_etype=self._code.constant(0.0).type)
 
     def _strip(self, kernel: Value, strip: int) -> Value:
         code, layout = self._code, self._layout

@@ -85,8 +85,7 @@ class CompiledLinear(nn.Module):
             program.call(*addresses, first, last)
 
         rows = x.numel() // inner
-        threads = max(1, min(torch.get_num_threads(), rows // _LEAST_ROWS))
-        _shared(run, [rows * part // threads for part in range(threads + 1)])
+        _shared(run, _cut(rows))
         return y
 
 
@@ -137,9 +136,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, ends: list[int], scaling: float | No
         working = (space.data_ptr() for space in spaces)
         program.call(*arrays, *working, y.data_ptr(), first, last, q.stride(0), room)
 
-    threads = max(1, min(torch.get_num_threads(), tokens // _LEAST_ROWS))
-    shares = [tokens * part // threads for part in range(1, threads)]
-    _shared(run, [0, *np.searchsorted(bounds, shares).tolist(), len(bounds) - 1])
+    _shared(run, [0, *np.searchsorted(bounds, _cut(tokens)[1:-1]).tolist(), len(bounds) - 1])
     return y
 
 
@@ -183,9 +180,7 @@ class CompiledSelfAttention(nn.Module):
             working = (space.data_ptr() for space in spaces)
             program.call(*given, self._scaling.data_ptr(), *working, y.data_ptr(), first, last, room)
 
-        threads = max(1, min(torch.get_num_threads(), tokens // _LEAST_ROWS))
-        shares = [tokens * part // threads for part in range(1, threads)]
-        _shared(run, [0, *np.searchsorted(bounds[groups], shares).tolist(), len(groups) - 1])
+        _shared(run, [0, *np.searchsorted(bounds[groups], _cut(tokens)[1:-1]).tolist(), len(groups) - 1])
         return y
 
 
@@ -229,8 +224,7 @@ class CompiledAfterAttention(nn.Module):
             spaces = [torch.empty(BLOCK_ROWS, width) for width in (hidden, between)]
             program.call(*addresses, *(space.data_ptr() for space in spaces), y.data_ptr(), first, last)
 
-        threads = max(1, min(torch.get_num_threads(), rows // _LEAST_ROWS))
-        _shared(run, [rows * part // threads for part in range(threads + 1)])
+        _shared(run, _cut(rows))
         return y
 
 
@@ -246,6 +240,12 @@ def _groups(ends: list[int]) -> NDArray[np.int64]:
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count() or 1, "driftline-layers")
+
+
+def _cut(rows: int) -> list[int]:
+    """Return where rows are cut into as many parts as threads should share them, beginning with 0."""
+    threads = max(1, min(torch.get_num_threads(), rows // _LEAST_ROWS))
+    return [rows * part // threads for part in range(threads + 1)]
 
 
 def _shared(run: Callable[[int, int], None], bounds: list[int]) -> None:
