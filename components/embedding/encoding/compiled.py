@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Final, cast
 
@@ -17,14 +18,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from driftline.components.embedding.encoding.programs.attention import attention_program, self_attention_program
+from driftline.components.embedding.encoding.programs.after_attention import after_attention_program
+from driftline.components.embedding.encoding.programs.attention import attention_program
 from driftline.components.embedding.encoding.programs.cells import cell_columns, cell_rows, panel_starts
-from driftline.components.embedding.encoding.programs.row_wise import (
-    BLOCK_ROWS,
-    After,
-    after_attention_program,
-    linear_program,
+from driftline.components.embedding.encoding.programs.halves import (
+    can_halve,
+    chunk_of,
+    halved_panels,
+    operands_shape,
+    pairs_within,
 )
+from driftline.components.embedding.encoding.programs.row_wise import After, linear_program
+from driftline.components.embedding.encoding.programs.self_attention import self_attention_program
 from driftline.components.vector_code import host_registers
 
 _LEAST_ROWS: Final = 64
@@ -140,47 +145,81 @@ def attend(q: Tensor, k: Tensor, v: Tensor, ends: list[int], scaling: float | No
     return y
 
 
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How sequences that are laid end to end are gone through.
+
+    Attributes:
+        ends: where the sequences end, beginning with 0, int64.
+        pairs: rows that are multiplied together, (pairs, 2) int64, none of two sequences.
+        pair_ends: where the sequences' pairs end, beginning with 0, int64.
+        groups: the first sequence of each group, and the number of sequences, int64.
+        longest: tokens of the longest sequence.
+        largest: tokens of the largest group.
+    """
+
+    ends: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+    pair_ends: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    longest: int
+    largest: int
+
+    @staticmethod
+    @lru_cache(maxsize=16)
+    def of(ends: tuple[int, ...]) -> Packing:
+        """Return it for sequences that end where said, beginning with 0; the same for all layers of a model."""
+        bounds = np.array(ends, np.int64)
+        groups = _groups(ends)
+        longest, largest = (int(np.diff(each).max(initial=1)) for each in (bounds, bounds[groups]))
+        return Packing(bounds, *pairs_within(ends), groups, longest, largest)
+
+
 class CompiledSelfAttention(nn.Module):
     """Attention with the products that make its queries, keys and values, in one program.
 
     Args:
-        layers: the linear layers of the queries, the keys and the values.
-        heads: heads; their size is a multiple of :func:`.programs.cells.cell_columns`.
+        layers: the linear layers of the queries, the keys and the values, all with biases.
+        heads: heads; of them :meth:`takes` is true.
         scaling: of the products.
     """
 
     def __init__(self, layers: Sequence[nn.Linear], heads: int, scaling: float) -> None:
         super().__init__()
-        columns = cell_columns()
-        weights = np.stack([layer.weight.detach().numpy() for layer in layers])  # (3, hidden, hidden)
-        hidden = weights.shape[2]
-        by_head = weights.reshape(3, heads, -1, hidden).swapaxes(0, 1).reshape(-1, columns, hidden)
-        self.weight = torch.from_numpy(np.ascontiguousarray(by_head.swapaxes(1, 2)))
-        biases = torch.stack([layer.bias.detach() for layer in layers])
-        self.bias = biases.unflatten(1, (heads, -1)).transpose(0, 1).contiguous()
+        hidden = layers[0].in_features
+        by_head = torch.stack([layer.weight.detach().unflatten(0, (heads, -1)) for layer in layers], 1)
+        self.weight = torch.from_numpy(halved_panels(by_head.reshape(-1, hidden).numpy()))
+        self.bias = torch.stack([layer.bias.detach().unflatten(0, (heads, -1)) for layer in layers], 1).contiguous()
         self._heads = heads
         self._scaling = torch.tensor([scaling])
 
-    def forward(self, x: Tensor, ends: list[int]) -> Tensor:
-        """Return the attended values, (tokens, hidden), of sequences that end where said, beginning with 0."""
+    @staticmethod
+    def takes(hidden: int, heads: int) -> bool:
+        """Say whether there is a program for so many numbers of a token and heads."""
+        return hidden % heads == 0 and (hidden // heads) % cell_columns() == 0 and can_halve(hidden, 3 * hidden)
+
+    def forward(self, x: Tensor, packing: Packing) -> Tensor:
+        """Return the attended values, (tokens, hidden)."""
         x = x.contiguous()
         tokens, hidden = x.shape
         size = hidden // self._heads
         y = torch.empty_like(x)
-        bounds = np.asarray(ends, np.int64)
-        groups = _groups(ends)
-        largest = int(np.diff(bounds[groups]).max(initial=1))
         columns = cell_columns()
-        room = -(-int(np.diff(bounds).max(initial=1)) // columns) * columns
+        room = -(-packing.longest // columns) * columns
         program = self_attention_program(self._heads, size)
 
+        numbers = (packing.ends, packing.pairs, packing.pair_ends, packing.groups)
+        given = (x.data_ptr(), self.weight.data_ptr(), self.bias.data_ptr(), *(each.ctypes.data for each in numbers))
+        heads = (3, packing.largest, hidden)
+        shapes = operands_shape(hidden, hidden), heads, (room, size), (cell_rows(), room)
+
         def run(first: int, last: int) -> None:
-            spaces = [torch.empty(shape) for shape in ((3, largest, size), (room, size), (cell_rows(), room))]
-            given = (x.data_ptr(), self.weight.data_ptr(), self.bias.data_ptr(), bounds.ctypes.data, groups.ctypes.data)
+            spaces = [torch.empty(shape) for shape in shapes]
             working = (space.data_ptr() for space in spaces)
             program.call(*given, self._scaling.data_ptr(), *working, y.data_ptr(), first, last, room)
 
-        _shared(run, [0, *np.searchsorted(bounds[groups], _cut(tokens)[1:-1]).tolist(), len(groups) - 1])
+        ends_of_groups = packing.ends[packing.groups]
+        _shared(run, [0, *np.searchsorted(ends_of_groups, _cut(tokens)[1:-1]).tolist(), len(packing.groups) - 1])
         return y
 
 
@@ -188,47 +227,60 @@ class CompiledAfterAttention(nn.Module):
     """What follows the attention in a layer of BERT's kind, in one program.
 
     Args:
-        attended: the linear layer of the attended values.
-        attention_norm: the norm of that and the attention's inputs; :func:`can_norm` is true of it, as of ``norm``.
-        up: the feed-forward's first linear layer, with its GELU.
+        attended: the linear layer of the attended values; this and the others have biases, and :meth:`takes` is true
+            of them all.
+        attention_norm: the norm of that and the attention's inputs.
+        up: the feed-forward's first linear layer, which GELU follows.
         down: its second.
         norm: the norm of that and what went into it.
     """
 
     def __init__(
         self,
-        attended: CompiledLinear,
+        attended: nn.Linear,
         attention_norm: nn.LayerNorm,
-        up: CompiledLinear,
-        down: CompiledLinear,
+        up: nn.Linear,
+        down: nn.Linear,
         norm: nn.LayerNorm,
     ) -> None:
         super().__init__()
-        self.attended, self.attention_norm, self.up, self.down, self.norm = attended, attention_norm, up, down, norm
-        self._epsilons = torch.tensor([attention_norm.eps, norm.eps])
+        self._hidden, between = up.in_features, up.out_features
+        self._chunk = chunk_of(between)
+        starts = range(0, between, self._chunk)
+        self._chunks = len(starts)
+        chunks = [slice(start, start + self._chunk) for start in starts]
+        own, wide, narrow = (layer.weight.detach().numpy() for layer in (attended, up, down))
+        panels = [own], [wide[chunk] for chunk in chunks], [narrow[:, chunk] for chunk in chunks]
+        weights = [torch.from_numpy(np.stack([halved_panels(part) for part in parts])) for parts in panels]
+        biases = [layer.bias.detach().contiguous() for layer in (attended, up, down)]
+        norms = [(each.weight, each.bias, torch.tensor([each.eps])) for each in (attention_norm, norm)]
+        # In the program's order.
+        self._given = weights[0], biases[0], *norms[0], weights[1], biases[1], weights[2], biases[2], *norms[1]
 
-    def forward(self, attended: Tensor, inputs: Tensor) -> Tensor:
+    @staticmethod
+    def takes(hidden: int, between: int, norms: Sequence[nn.LayerNorm]) -> bool:
+        """Say whether there is a program for so many numbers of a token and between up and down, and these norms."""
+        chunk = chunk_of(between)
+        halves = chunk > 0 and can_halve(hidden, hidden) and can_halve(hidden, chunk) and can_halve(chunk, hidden)
+        return halves and all(can_norm(norm) for norm in norms)
+
+    def forward(self, attended: Tensor, inputs: Tensor, packing: Packing) -> Tensor:
         """Return the layer's result, (tokens, hidden), from the attended values and the attention's inputs."""
         attended, inputs = attended.contiguous(), inputs.contiguous()
         y = torch.empty_like(inputs)
-        rows, hidden = inputs.shape
-        between = len(self.up.bias)
-        program = after_attention_program(hidden, between)
-        norms = self.attention_norm, self.norm
-        first, second = ((norm.weight, norm.bias, epsilon) for norm, epsilon in zip(norms, self._epsilons, strict=True))
-        weights = [(layer.weight, layer.bias) for layer in (self.attended, self.up, self.down)]
-        arrays = (attended, inputs, *weights[0], *first, *weights[1], *weights[2], *second)
-        addresses = [array.data_ptr() for array in arrays]
+        program = after_attention_program(self._hidden, self._chunk, self._chunks)
+        given = (attended.data_ptr(), inputs.data_ptr(), packing.pairs.ctypes.data)
+        parameters = [parameter.data_ptr() for parameter in self._given]
 
         def run(first: int, last: int) -> None:
-            spaces = [torch.empty(BLOCK_ROWS, width) for width in (hidden, between)]
-            program.call(*addresses, *(space.data_ptr() for space in spaces), y.data_ptr(), first, last)
+            spaces = [torch.empty(operands_shape(self._hidden, inner)) for inner in (self._hidden, self._chunk)]
+            program.call(*given, *parameters, *(space.data_ptr() for space in spaces), y.data_ptr(), first, last)
 
-        _shared(run, _cut(rows))
+        _shared(run, _cut(len(packing.pairs)))
         return y
 
 
-def _groups(ends: list[int]) -> NDArray[np.int64]:
+def _groups(ends: Sequence[int]) -> NDArray[np.int64]:
     """Return the first sequence of each group of sequences, and their number: groups of few tokens, or one sequence."""
     groups = [0]
     for place in range(1, len(ends)):

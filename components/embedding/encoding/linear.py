@@ -12,6 +12,7 @@ and the norms stay in float32, without which bfloat16 loses ten times as much.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import torch
@@ -22,7 +23,7 @@ from driftline.components.embedding.encoding.compiled import (
     CompiledAfterAttention,
     CompiledLinear,
     CompiledSelfAttention,
-    can_norm,
+    Packing,
 )
 from driftline.components.embedding.encoding.packed import NotPackedError, attend_within
 from driftline.components.embedding.encoding.programs.cells import cell_columns
@@ -89,6 +90,40 @@ class _DenseSumNorm(nn.Module):
         return self.dense.plus_normed(hidden_states, input_tensor, self.norm)
 
 
+class _SelfAttention(nn.Module):
+    """Attention on packed sequences: one product for queries, keys and values, and then the attention itself."""
+
+    def __init__(self, inputs: Sequence[nn.Linear], heads: int, scaling: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.inputs = _fused(_joined(*inputs), dtype)
+        self._heads, self._scaling = heads, scaling
+
+    def forward(self, x: Tensor, packing: Packing) -> Tensor:
+        queries, keys, values = self.inputs(x).unflatten(1, (3, self._heads, -1)).unbind(1)
+        return attend_within(queries, keys, values, packing.ends.tolist(), self._scaling).flatten(1)
+
+
+class _AfterAttention(nn.Module):
+    """What follows the attention in a layer of BERT's kind, in as few steps as it has products."""
+
+    def __init__(
+        self,
+        attended: nn.Linear,
+        attention_norm: nn.LayerNorm,
+        up: nn.Linear,
+        down: nn.Linear,
+        norm: nn.LayerNorm,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.attended, self.attention_norm = _fused(attended, dtype), attention_norm
+        self.up, self.down, self.norm = _fused(up, dtype, gelu=True), _fused(down, dtype), norm
+
+    def forward(self, attended: Tensor, inputs: Tensor, _: Packing) -> Tensor:
+        x = self.attended.plus_normed(attended, inputs, self.attention_norm)
+        return self.down.plus_normed(self.up(x), x, self.norm)
+
+
 class _PackedLayer(nn.Module):
     """A whole layer of BERT's kind on packed sequences, in as few steps as it has products, or in two programs.
 
@@ -97,42 +132,28 @@ class _PackedLayer(nn.Module):
 
     def __init__(self, layer: Any, dtype: torch.dtype) -> None:
         super().__init__()
-        attention = layer.attention.self
-        self._heads: int = attention.num_attention_heads
-        self._scaling: float = attention.attention_head_size**-0.5
-        self.attended = _fused(layer.attention.output.dense, dtype)
-        self.attention_norm = layer.attention.output.LayerNorm
-        self.up = _fused(layer.intermediate.dense, dtype, gelu=True)
-        self.down = _fused(layer.output.dense, dtype)
-        self.norm = layer.output.LayerNorm
-        inputs = attention.query, attention.key, attention.value
-        rest = self.attended, self.attention_norm, self.up, self.down, self.norm
-        self.inputs: _FusedLinear | None = None
-        self.attention: CompiledSelfAttention | None = None
-        self.after: CompiledAfterAttention | None = None
-        if compiled.is_faster() and dtype == torch.float32 and attention.attention_head_size % cell_columns() == 0:
-            self.attention = CompiledSelfAttention(inputs, self._heads, self._scaling)
+        own, out = layer.attention.self, layer.attention.output
+        inputs: tuple[nn.Linear, ...] = own.query, own.key, own.value
+        heads, scaling = own.num_attention_heads, own.attention_head_size**-0.5
+        up, down = layer.intermediate.dense, layer.output.dense
+        rest = out.dense, out.LayerNorm, up, down, layer.output.LayerNorm
+        in_programs = compiled.is_faster() and dtype == torch.float32
+        if in_programs and CompiledSelfAttention.takes(up.in_features, heads):
+            self.attention = CompiledSelfAttention(inputs, heads, scaling)
         else:
-            self.inputs = _fused(_joined(*inputs), dtype)
-        if all(
-            isinstance(part, CompiledLinear) or (isinstance(part, nn.LayerNorm) and can_norm(part)) for part in rest
-        ):
-            self.after = CompiledAfterAttention(*cast("Any", rest))
+            self.attention = _SelfAttention(inputs, heads, scaling, dtype)
+        if in_programs and CompiledAfterAttention.takes(up.in_features, up.out_features, (rest[1], rest[4])):
+            self.after = CompiledAfterAttention(*rest)
+        else:
+            self.after = _AfterAttention(*rest, dtype)
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **others: Any) -> Tensor:
         ends: Tensor | None = others.get("cu_seq_lens_q")
         if ends is None or attention_mask is not None:
             raise NotPackedError("a layer for packed sequences was given others")
+        packing = Packing.of(tuple(ends.tolist()))
         x = hidden_states[0]
-        if self.attention is not None:
-            attended = self.attention(x, ends.tolist())
-        else:
-            queries, keys, values = cast("Any", self.inputs)(x).unflatten(1, (3, self._heads, -1)).unbind(1)
-            attended = attend_within(queries, keys, values, ends.tolist(), self._scaling).flatten(1)
-        if self.after is not None:
-            return self.after(attended, x)[None]
-        x = self.attended.plus_normed(attended, x, self.attention_norm)
-        return self.down.plus_normed(self.up(x), x, self.norm)[None]
+        return self.after(self.attention(x, packing), x, packing)[None]
 
 
 class LinearLayers:

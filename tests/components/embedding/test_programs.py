@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,17 +23,19 @@ from driftline.components.embedding.encoding.compiled import (
     CompiledAfterAttention,
     CompiledLinear,
     CompiledSelfAttention,
+    Packing,
     attend,
     can_attend,
 )
 from driftline.components.embedding.encoding.encoder import Encoder, EncoderSettings, Tuning
 from driftline.components.embedding.encoding.packed import attend_by_length
 from driftline.components.embedding.encoding.programs.cells import cell_columns, cell_rows
+from driftline.components.embedding.encoding.programs.halves import chunk_of, halved_panels, pairs_within
 from tests.components.embedding.tiny_models import SCRIPTS, save_other
 
 COLUMNS = cell_columns()
 ROWS = cell_rows()
-SHAPE = {"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 160}
+SHAPE = {"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 192}
 AWKWARD = (1, ROWS - 1, ROWS, ROWS + 1, 47, 48, 49, 200)
 
 
@@ -155,8 +158,42 @@ def test_what_attention_does_not_take():
     assert can_attend(wide, wide, wide)
 
 
-@pytest.mark.parametrize("lengths", [[1], [5, 1, 40, 3], [300, 2, 2], [30] * 40])
-@pytest.mark.parametrize(("heads", "size"), [(1, COLUMNS), (3, COLUMNS), (2, 2 * COLUMNS)])
+def packing(ends: Sequence[int]) -> Packing:
+    return Packing.of(tuple(ends))
+
+
+@given(st.lists(st.integers(1, 9), max_size=12))
+def test_rows_are_paired_within_their_sequences(lengths: list[int]):
+    ends = lengths_to_ends(lengths)
+    pairs, pair_ends = pairs_within(ends)
+    assert pair_ends.tolist() == lengths_to_ends([-(-length // 2) for length in lengths])
+    expected = [(row, min(row + 1, last - 1)) for first, last in pairwise(ends) for row in range(first, last, 2)]
+    assert [tuple(pair) for pair in pairs.tolist()] == expected
+
+
+def test_seven_products_are_those_of_the_definition():
+    width, inner = 4 * COLUMNS, 2 * COLUMNS
+    weight, rows = numbers(width, inner).double().numpy(), numbers(2, inner, seed=1).double().numpy()
+    (a11, a12), (a21, a22) = rows.reshape(2, 2, -1)
+    s1 = a21 + a22
+    operands = a11, a12, s1 - a11, a11 - a21, a22, s1, a12 - (s1 - a11)
+    panels = halved_panels(weight.astype(np.float32)).astype(np.float64)
+    assert panels.shape == (2, 7, COLUMNS, COLUMNS)
+    p = [(operand @ panels[:, i]).ravel() for i, operand in enumerate(operands)]
+    u, v = p[0] + p[2], p[0] + p[2] + p[3]
+    got = np.stack([np.concatenate([p[0] + p[1], u + p[5] + p[6]]), np.concatenate([v + p[4], v + p[5]])])
+    np.testing.assert_allclose(got, rows @ weight.T, atol=1e-5)
+
+
+def test_chunks_divide_what_they_are_of_and_share_a_cache():
+    assert [chunk_of(size * COLUMNS) for size in (1, 2, 3, 10)] == [0, 2 * COLUMNS, 0, 10 * COLUMNS]
+    assert chunk_of(1536) == chunk_of(3072) == 384
+    assert chunk_of(4096) == 256
+    assert chunk_of(2 * COLUMNS + 1) == 0
+
+
+@pytest.mark.parametrize("lengths", [[1], [5, 1, 40, 3], [300, 2, 2], [30] * 40, [3] * 17])
+@pytest.mark.parametrize(("heads", "size"), [(2, COLUMNS), (4, COLUMNS), (2, 2 * COLUMNS), (2, 3 * COLUMNS)])
 def test_self_attention_is_its_products_and_then_attention(lengths: list[int], heads: int, size: int):
     ends, hidden = lengths_to_ends(lengths), heads * size
     layers = [linear(hidden, hidden), linear(hidden, hidden), linear(hidden, hidden)]
@@ -165,10 +202,23 @@ def test_self_attention_is_its_products_and_then_attention(lengths: list[int], h
     x = numbers(ends[-1], hidden)
     q, k, v = (in_double(layer)(x.double()).unflatten(1, (heads, size)) for layer in layers)
     wanted = attend_by_length(q, k, v, ends, 0.25).flatten(1)
+    assert CompiledSelfAttention.takes(hidden, heads)
     program = CompiledSelfAttention(layers, heads, 0.25)
-    for count in (1, 2, 5):
+    one = program(x, packing(ends))
+    close(one, wanted, 2e-5)
+    for count in (2, 5):
         with threads(count):
-            close(program(x, ends), wanted, 1e-5)
+            assert torch.equal(program(x, packing(ends)), one)
+
+
+def test_layers_of_which_there_are_no_programs():
+    norm, odd = layer_norm(2 * COLUMNS), layer_norm(2 * COLUMNS, bias=False)
+    assert CompiledAfterAttention.takes(2 * COLUMNS, 4 * COLUMNS, [norm, norm])
+    assert not CompiledAfterAttention.takes(2 * COLUMNS, 4 * COLUMNS, [norm, odd])
+    assert not CompiledAfterAttention.takes(2 * COLUMNS, 4 * COLUMNS + 1, [norm, norm])
+    assert not CompiledAfterAttention.takes(3 * COLUMNS, 4 * COLUMNS, [norm, norm])
+    assert not CompiledSelfAttention.takes(2 * COLUMNS, 4)
+    assert not CompiledSelfAttention.takes(3 * COLUMNS, 3)
 
 
 def test_scores_that_are_far_apart_and_nan():
@@ -184,22 +234,33 @@ def test_scores_that_are_far_apart_and_nan():
 
 
 @pytest.mark.parametrize("rows", AWKWARD)
-@pytest.mark.parametrize("between", [COLUMNS, 3 * COLUMNS + 1])
-def test_all_that_follows_the_attention(rows: int, between: int):
-    hidden = 2 * COLUMNS
+@pytest.mark.parametrize("between", [2 * COLUMNS, 6 * COLUMNS, 50 * COLUMNS])
+@pytest.mark.parametrize("hidden", [2 * COLUMNS, 6 * COLUMNS, 34 * COLUMNS])
+def test_all_that_follows_the_attention(rows: int, between: int, hidden: int):
     own, up, down = linear(hidden, hidden), linear(hidden, between), linear(between, hidden)
     first, second = layer_norm(hidden), layer_norm(hidden, eps=1e-3)
     attended, x = numbers(rows, hidden), numbers(rows, hidden, seed=1)
     middle = in_double(first)(in_double(own)(attended.double()) + x.double())
     wanted = in_double(second)(in_double(down)(nn.functional.gelu(in_double(up)(middle))) + middle)
-    program = CompiledAfterAttention(
-        CompiledLinear(own), first, CompiledLinear(up, gelu=True), CompiledLinear(down), second
-    )
-    one, several = program(attended, x), None
-    close(one, wanted, 1e-5)
+    program = CompiledAfterAttention(own, first, up, down, second)
+    cut = packing([0, rows // 3, rows])
+    one = program(attended, x, cut)
+    close(one, wanted, 2e-5)
     with threads(3):
-        several = program(attended, x)
-    assert torch.equal(one, several)
+        assert torch.equal(program(attended, x, cut), one)
+
+
+def test_a_row_depends_on_its_neighbour_in_its_own_sequence_alone():
+    hidden = 2 * COLUMNS
+    norm = layer_norm(hidden)
+    program = CompiledAfterAttention(linear(hidden, hidden), norm, linear(hidden, hidden), linear(hidden, hidden), norm)
+    attended, x = numbers(8, hidden), numbers(8, hidden, seed=1)
+    before = program(attended, x, packing([0, 3, 8]))
+    attended[5] = math.nan  # with row 6 in a pair of the second sequence, which rows 3 to 7 are
+    after = program(attended, x, packing([0, 3, 8]))
+    assert after[5:7].isnan().all()
+    rest = [0, 1, 2, 3, 4, 7]
+    assert torch.equal(after[rest], before[rest])
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ A library's product writes its result to memory, where the bias, the activation,
 and write it again. Here a *cell*, a few rows times two vectors of columns, stays in registers through its product, and
 what follows is done while a block of rows is in the level 2 cache.
 
-Each row of a result is computed from its own row, or its own sequence, in one order of operations, wherever it lies: a
-text's vector is the same to the bit whatever it is encoded with.
+The products of a layer of BERT's kind take an eighth fewer multiplications than by definition (:mod:`.halves`). Each
+row of a result is computed from its own sequence alone, in one order of operations, wherever it lies: a text's vector
+is the same to the bit whatever it is encoded with.
 """

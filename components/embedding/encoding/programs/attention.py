@@ -1,4 +1,4 @@
-"""Programs of attention, with and without the products that make its queries, keys and values.
+"""Attention, and the program of it for queries, keys and values that are given.
 
 Sequence by sequence and head by head, a few rows of the scores at a time, with neither padding nor a score in memory
 for long.
@@ -16,10 +16,8 @@ import numpy as np
 from driftline.components.embedding.encoding.programs.cells import VECTORS, Cells, lanes
 from driftline.components.vector_code import Compiled, Value, VectorCode
 
-ATTENTION_POINTERS: Final = ("queries", "keys", "values", "ends", "scaling", "panels", "rows", "scores", "y")
-ATTENTION_INTEGERS: Final = ("first", "last", "stride", "room")
-SELF_POINTERS: Final = ("x", "weights", "bias", "ends", "groups", "scaling", "heads", "panels", "scores", "y")
-SELF_INTEGERS: Final = ("first", "last", "room")
+POINTERS: Final = ("queries", "keys", "values", "ends", "scaling", "panels", "rows", "scores", "y")
+INTEGERS: Final = ("first", "last", "stride", "room")
 
 _LOWEST: Final = -float(np.finfo(np.float32).max)
 
@@ -28,7 +26,7 @@ _LOWEST: Final = -float(np.finfo(np.float32).max)
 def attention_program(heads: int, size: int) -> Compiled:
     """Return the program of softmax(scaling·Q·Kᵀ)·V within each of some sequences, head by head, for float32.
 
-    It takes the addresses ATTENTION_POINTERS and the ATTENTION_INTEGERS:
+    It takes the addresses POINTERS and the INTEGERS:
 
     ===========  ====================================================================================
     queries …    (tokens, heads, size) keys and values, too; tokens ``stride`` floats apart
@@ -46,40 +44,12 @@ def attention_program(heads: int, size: int) -> Compiled:
         heads: heads of the attention.
         size: numbers of a head's vectors, no fewer than :func:`.cells.cell_columns`.
     """
-    code = VectorCode("attention", ATTENTION_POINTERS, ATTENTION_INTEGERS, single=True, lanes=lanes())
+    code = VectorCode("attention", POINTERS, INTEGERS, single=True, lanes=lanes())
     _GivenAttention(code, heads, size).write()
     return code.compiled()
 
 
-@cache
-def self_attention_program(heads: int, size: int) -> Compiled:
-    """Return the program of attention with the products that make its queries, keys and values, for float32.
-
-    A few sequences at a time, head by head: what is between the products and the attention stays in the caches. It
-    takes the addresses SELF_POINTERS and the SELF_INTEGERS:
-
-    ===========  ====================================================================================
-    x            (tokens, heads·size)
-    weights      (heads·3·size / columns, heads·size, columns) panels of the queries', the keys' and the
-                 values' weights of the first head, then of the next
-    bias         (heads, 3, size)
-    ends         (sequences + 1,) int64, where the sequences begin and end
-    groups       (groups + 1,) int64, the first sequence of each group
-    heads        (3, tokens of the largest group, size) working space for a head's vectors
-    y …          as of :func:`attention_program`, as are scaling, panels, scores, and room
-    first, last  the groups to compute
-    ===========  ====================================================================================
-
-    Args:
-        heads: heads of the attention.
-        size: numbers of a head's vectors, a multiple of :func:`.cells.cell_columns`.
-    """
-    code = VectorCode("self_attention", SELF_POINTERS, SELF_INTEGERS, single=True, lanes=lanes())
-    _SelfAttention(code, heads, size).write()
-    return code.compiled()
-
-
-class _Head(NamedTuple):
+class Head(NamedTuple):
     """Where a sequence's vectors of one head are.
 
     Attributes:
@@ -98,7 +68,7 @@ class _Head(NamedTuple):
     tokens: Value
 
 
-class _Attention(Cells):
+class Attention(Cells):
     """Writes attention within one sequence, for one head."""
 
     def __init__(self, code: VectorCode, heads: int, size: int) -> None:
@@ -108,7 +78,7 @@ class _Attention(Cells):
         self._largest = code.variables(self.rows)
         self._totals = code.variables(self.rows)
 
-    def _attend(self, head: _Head, length: Value, y: Value) -> None:
+    def attend(self, head: Head, length: Value, y: Value) -> None:
         """Write a head's part of a sequence's results, rows of all heads, to y."""
         code = self.code
         self._lay_out(head, length)
@@ -118,7 +88,7 @@ class _Attention(Cells):
             self._exponentiate(length)
             self._weigh(head, [code.at(y, code.times(i, self._across)) for i in numbers], length)
 
-    def _lay_out(self, head: _Head, length: Value) -> None:
+    def _lay_out(self, head: Head, length: Value) -> None:
         """Fill the panels, (⌈length / columns⌉, size, columns): the keys, component by component."""
         code = self.code
         with code.loop(code.index(0), length, self.columns) as left:
@@ -164,7 +134,7 @@ class _Attention(Cells):
                 code.store(value, place)
                 code.store(build.fadd(code.load(total), value), total)
 
-    def _weigh(self, head: _Head, targets: Sequence[Value], length: Value) -> None:
+    def _weigh(self, head: Head, targets: Sequence[Value], length: Value) -> None:
         """Store the mean of the values, weighted by the exponentials."""
         code = self.code
         totals = [code.total(code.load(code.vector_at(self._totals, i))) for i in range(self.rows)]
@@ -186,7 +156,7 @@ class _Attention(Cells):
         return self.code.at(self["scores"], self.code.times(self["room"], i))
 
 
-class _GivenAttention(_Attention):
+class _GivenAttention(Attention):
     """Writes attention for queries, keys and values that are given."""
 
     def write(self) -> None:
@@ -199,9 +169,9 @@ class _GivenAttention(_Attention):
                 offset = code.plus(code.times(begin, self["stride"]), code.times(number, self._size))
                 queries, keys, values = (code.at(self[name], offset) for name in ("queries", "keys", "values"))
                 self._copy(values, length)
-                head = _Head(queries, keys, self["stride"], self["rows"], length)
+                head = Head(queries, keys, self["stride"], self["rows"], length)
                 y = code.plus(code.times(begin, self._across), code.times(number, self._size))
-                self._attend(head, length, code.at(self["y"], y))
+                self.attend(head, length, code.at(self["y"], y))
 
     def _copy(self, values: Value, length: Value) -> None:
         """Copy values to where they lie side by side: as they are given, each is on a page of its own."""
@@ -212,48 +182,3 @@ class _GivenAttention(_Attention):
                 for v in range(VECTORS):
                     value = code.load(code.at(source, code.plus(code.times(number, self["stride"]), v * code.lanes)))
                     code.store(value, code.at(target, code.plus(code.times(number, self.columns), v * code.lanes)))
-
-
-class _SelfAttention(_Attention):
-    """Writes attention with the products that make its queries, keys and values, head by head."""
-
-    def write(self) -> None:
-        """Write all of it."""
-        code = self.code
-        with code.loop(self["first"], self["last"], 1) as group:
-            first, last = (code.load_index(self["groups"], code.plus(group, i)) for i in range(2))
-            top, bottom = (code.load_index(self["ends"], i) for i in (first, last))
-            tokens = code.build.sub(bottom, top)
-            held = code.times(tokens, self._size)
-            queries, keys, values = (code.at(self["heads"], code.times(held, i)) for i in range(3))
-            with code.loop(code.index(0), self._heads, 1) as number:
-                for i, target in enumerate((queries, keys)):
-                    self._project(code.plus(code.times(number, 3), i), top, bottom, target, self.columns, self._size)
-                step = code.times(tokens, self.columns)
-                self._project(code.plus(code.times(number, 3), 2), top, bottom, values, step, self.columns)
-                with code.loop(first, last, 1) as sequence:
-                    begin, end = (code.load_index(self["ends"], code.plus(sequence, i)) for i in range(2))
-                    before = code.build.sub(begin, top)
-                    queries_, keys_ = (code.at(each, code.times(before, self._size)) for each in (queries, keys))
-                    head = _Head(queries_, keys_, self._size, code.at(values, code.times(before, self.columns)), tokens)
-                    y = code.plus(code.times(begin, self._across), code.times(number, self._size))
-                    self._attend(head, code.build.sub(end, begin), code.at(self["y"], y))
-
-    def _project(
-        self, number: Value, top: Value, bottom: Value, target: Value, step: Value | int, stride: Value | int
-    ) -> None:
-        """Store the products of tokens with a head's part of the weights, cell by cell ``step`` floats apart."""
-        code = self.code
-        with code.loop(code.index(0), self._size, self.columns) as left:
-            column = code.plus(code.times(number, self._size), left)
-            panel = code.at(self["weights"], code.times(column, self._across))
-            bias = [code.load(code.at(self["bias"], code.plus(column, v * code.lanes))) for v in range(VECTORS)]
-            cells = code.at(target, code.times(code.divided(left, self.columns), step))
-            with code.loop(top, bottom, self.rows) as row:
-                numbers = self.clamped(row, code.plus(bottom, -1))
-                rows = [code.at(self["x"], code.times(i, self._across)) for i in numbers]
-                products = self.product(rows, panel, self.columns, self._across)
-                for i, values in zip(numbers, products, strict=True):
-                    start = code.times(code.build.sub(i, top), stride)
-                    for v, value in enumerate(values):
-                        code.store(code.build.fadd(value, bias[v]), code.at(cells, code.plus(start, v * code.lanes)))

@@ -56,18 +56,29 @@ class Cells:
     def product(self, rows: Sequence[Value], columns: Value, step: Value | int, count: Value) -> list[list[Value]]:
         """Return Σₖ rows[i][k]·columns[k·step + j], row by row as vectors."""
         code = self.code
-        places = [[self._sum(i * VECTORS + v) for v in range(VECTORS)] for i in range(self.rows)]
-        for row in places:
-            for place in row:
-                code.store(code.constant(0.0), place)
+        self.begin()
         with code.loop(code.index(0), count, 1) as k:
-            start = code.at(columns, code.times(k, step))
-            vectors = [code.load(code.at(start, code.index(v * code.lanes))) for v in range(VECTORS)]
-            for pointer, row in zip(rows, places, strict=True):
-                one = code.spread(code.load_one(code.at(pointer, k)))
-                for vector, place in zip(vectors, row, strict=True):
-                    code.store(code.fused(one, vector, code.load(place)), place)
-        return [[code.load(place) for place in row] for row in places]
+            self.step([code.at(row, k) for row in rows], code.at(columns, code.times(k, step)))
+        return self.sums()
 
-    def _sum(self, place: int) -> Value:
-        return self.code.vector_at(self._sums, place)
+    def begin(self, start: Sequence[Sequence[Value]] | None = None) -> None:
+        """Begin a cell's sums, with 0 or where others ended."""
+        for i in range(self.rows):
+            for v in range(VECTORS):
+                self.code.store(self.code.constant(0.0) if start is None else start[i][v], self._sum(i, v))
+
+    def step(self, numbers: Sequence[Value], columns: Value) -> None:
+        """Add to a cell's sums the product of a number of each row with a row of columns; pointers to both."""
+        code = self.code
+        vectors = [code.load(code.at(columns, code.index(v * code.lanes))) for v in range(VECTORS)]
+        for i, number in enumerate(numbers):
+            one = code.spread(code.load_one(number))
+            for v, vector in enumerate(vectors):
+                code.store(code.fused(one, vector, code.load(self._sum(i, v))), self._sum(i, v))
+
+    def sums(self) -> list[list[Value]]:
+        """Return a cell's sums, row by row as vectors."""
+        return [[self.code.load(self._sum(i, v)) for v in range(VECTORS)] for i in range(self.rows)]
+
+    def _sum(self, i: int, v: int) -> Value:
+        return self.code.vector_at(self._sums, i * VECTORS + v)
