@@ -71,28 +71,58 @@ class Scale:
         Raises:
             DataError: all vectors are identical, so that there is no distance to measure.
         """
+        pairs = _Pairs(z)
+        return cls(*pairs.squared(0.05, 0.5), pairs.norm, *pairs.manhattan(0.05, 0.5))
+
+
+def heuristic_kernel(name: str, z: NDArray[np.floating]) -> Kernel:
+    """Return the kernel of that name with γ by its family's heuristic, for the rows of z, (k, d).
+
+    Raises:
+        DataError: all vectors are identical, so that there is no distance to measure.
+    """
+    chosen = family(name)
+    pairs = _Pairs(z)
+    match chosen.argument:
+        case "distance":
+            (square,) = pairs.squared(0.5)
+        case "product":
+            square = pairs.norm
+        case "manhattan":
+            square = pairs.manhattan(0.5)[0] ** 2
+    return Kernel(name, chosen.heuristic / square)
+
+
+class _Pairs:
+    """The pairs of distinct rows of z, (k, d), each once: what lengths are measured on.
+
+    Raises:
+        DataError: there is none.
+    """
+
+    def __init__(self, z: NDArray[np.floating]) -> None:
         z = np.asarray(z, np.float64)
-        z = z - z.mean(axis=0)
-        norms = np.einsum("ij,ij->i", z, z)
+        self._z = z - z.mean(axis=0)
+        norms = np.einsum("ij,ij->i", self._z, self._z)
         both = norms[:, None] + norms[None, :]
-        once = np.tri(len(z), k=-1, dtype=bool)
-        squared, both = (both - 2 * (z @ z.T))[once], both[once]
+        squares = both - 2 * (self._z @ self._z.T)
         # Below this, what is left of the difference is rounding: the two vectors are the same.
-        apart = squared > 8 * np.finfo(np.float64).eps * both
-        if not apart.any():
+        self._apart = (squares > 8 * np.finfo(np.float64).eps * both) & np.tri(len(z), k=-1, dtype=bool)
+        self._squared = squares[self._apart]
+        if not len(self._squared):
             raise DataError(
                 f"bandwidth: all {len(z)} vectors looked at are identical, so the median distance is 0; "
                 "check that the embeddings differ from text to text, or name one kernel and give its gamma"
             )
-        low, median = _quantiles(squared[apart], 0.05, 0.5)
-        l1_low, l1_median = _quantiles(manhattan_matrix(z)[once][apart], 0.05, 0.5)
-        return cls(low, median, float(norms.mean()), l1_low, l1_median)
+        self.norm = float(norms.mean())
 
-    def kernel(self, name: str) -> Kernel:
-        """Return the kernel of that name with γ by its family's heuristic."""
-        chosen = family(name)
-        squares = {"distance": self.median, "product": self.norm, "manhattan": self.l1_median**2}
-        return Kernel(name, chosen.heuristic / squares[chosen.argument])
+    def squared(self, *shares: float) -> list[float]:
+        """Return quantiles of the squared distances."""
+        return _quantiles(self._squared, *shares)
+
+    def manhattan(self, *shares: float) -> list[float]:
+        """Return quantiles of the L1 distances."""
+        return _quantiles(manhattan_matrix(self._z)[self._apart], *shares)
 
 
 def _quantiles(values: NDArray[np.float64], *shares: float) -> list[float]:

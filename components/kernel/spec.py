@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import UsageError
-from driftline.components.kernel.bandwidth import MEDIAN, Scale, parse_gamma
+from driftline.components.kernel.bandwidth import MEDIAN, Scale, heuristic_kernel, parse_gamma
 from driftline.components.kernel.collection import Collection, search_collection
 from driftline.components.kernel.engine import accumulator, choose_precision
 from driftline.components.kernel.feature_sums import FREQUENCIES
@@ -112,7 +112,7 @@ def settle(
     if kernel == SEARCH:
         collection = search_collection(Scale.of(z))
     else:
-        chosen = Scale.of(z).kernel(kernel) if bandwidth == MEDIAN else Kernel(kernel, bandwidth)
+        chosen = heuristic_kernel(kernel, z) if bandwidth == MEDIAN else Kernel(kernel, bandwidth)
         collection = Collection.single(chosen)
     if choice.method == "features":
         collection = _with_features(collection)

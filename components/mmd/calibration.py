@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError
-from driftline.components.kernel.bandwidth import Scale, scale_rows
+from driftline.components.kernel.bandwidth import heuristic_kernel, scale_rows
 from driftline.components.kernel.features import RandomFeatures
 from driftline.components.mmd.online_reference import Calibration, OnlineSettings
 from driftline.components.random_bits import CALIBRATION
@@ -73,7 +73,7 @@ def calibrate(reference: NDArray[np.floating], settings: OnlineSettings) -> Cali
     bad = np.flatnonzero(~np.isfinite(reference).all(axis=1))
     if bad.size:
         raise DataError(f"reference: row {bad[0]} is not finite; leave it out, or check the embeddings")
-    kernel = Scale.of(reference[scale_rows(settings.seed, n)]).kernel(settings.kernel)
+    kernel = heuristic_kernel(settings.kernel, reference[scale_rows(settings.seed, n)])
     features = RandomFeatures.draw(kernel, d, settings.features, settings.seed)
     centre = reference.mean(axis=0, dtype=np.float64)
     total = np.zeros(2 * settings.features, np.float64)

@@ -107,12 +107,15 @@ def projected(x: Array, y: Array) -> tuple[Array, Array]:
     return z[: len(x)], z[len(x) :]
 
 
-Work = tuple[str, Path | None, int, range]
+Work = tuple[str, Path | None, int | None, range]
+
+PERMUTATIONS: Final = {"power": peer_tests.PERMUTATIONS, "level": 500}
 
 
 def rejections(kind: str, work: Work) -> tuple[str, Rejections, float]:
     """Draw one alternative so many times, try every test on each draw, and count."""
-    name, folder, permutations, draws = work
+    name, folder, given, draws = work
+    permutations = given or PERMUTATIONS[kind]
     known = [*ALTERNATIVES, *NULLS, *(text_alternatives(folder) if folder else ())]
     alternative = next(one for one in known if one.name == name)
     tests = power_tests(permutations) if kind == "power" else level_tests(permutations)
@@ -212,7 +215,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Level and power of the tests.")
     parser.add_argument("--draws", type=int, default=200, help="draws of each alternative; 0 leaves the powers out")
     parser.add_argument("--level-draws", type=int, default=1000, help="draws of each null; 0 leaves the levels out")
-    parser.add_argument("--permutations", type=int, default=500, help="of Driftline's tests; the peers have their own")
+    parser.add_argument(
+        "--permutations",
+        type=int,
+        help="of Driftline's tests; by default as many as the peers take for powers, and its own default for levels",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="40 draws and 100 for the level: a look, not a measurement"
     )
@@ -257,7 +264,7 @@ def main() -> None:
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "draws": draws,
         "level_draws": level_draws,
-        "permutations": options.permutations,
+        "permutations": options.permutations or PERMUTATIONS,
         "seconds": seconds,
         "summary": summary,
         "power": powers,

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import pdist
 
 from driftline.components.errors import DataError, UsageError
-from driftline.components.kernel.bandwidth import SCALE_ROWS, Scale, parse_gamma, scale_rows
+from driftline.components.kernel.bandwidth import SCALE_ROWS, Scale, heuristic_kernel, parse_gamma, scale_rows
 from driftline.components.kernel.functions import KERNEL_NAMES
 
 
@@ -28,17 +28,22 @@ def test_repeated_vectors_do_not_count():
 
 
 def test_heuristics():
-    scale = Scale(0.5, 4.0, 2.0, l1_low=1.0, l1_median=3.0)
+    z = np.random.default_rng(2).normal(size=(50, 3))
+    squared, norm = np.median(pdist(z, "sqeuclidean")), ((z - z.mean(axis=0)) ** 2).sum(axis=1).mean()
+    l1 = np.median(pdist(z, "cityblock"))
     expected = {
-        "rbf": 1 / 8, "laplace": 1 / 4, "laplace-l1": 1 / 9, "imq": 1 / 4, "rq": 1 / 8, "linear": 1 / 2,
-        "polynomial": 1 / 2,
+        "rbf": 1 / (2 * squared), "laplace": 1 / squared, "laplace-l1": 1 / l1**2, "imq": 1 / squared,
+        "rq": 1 / (2 * squared), "linear": 1 / norm, "polynomial": 1 / norm,
     }  # fmt: skip
-    assert {name: scale.kernel(name).gamma for name in KERNEL_NAMES} == pytest.approx(expected)
+    assert {name: heuristic_kernel(name, z).gamma for name in KERNEL_NAMES} == pytest.approx(expected)
 
 
 def test_identical_vectors_are_refused():
     with pytest.raises(DataError, match="all 40 vectors looked at are identical"):
         Scale.of(np.full((40, 3), 0.1))
+    for name in KERNEL_NAMES:
+        with pytest.raises(DataError, match="all 40 vectors looked at are identical"):
+            heuristic_kernel(name, np.full((40, 3), 0.1))
 
 
 def test_rows_looked_at_are_few_and_from_all_over():

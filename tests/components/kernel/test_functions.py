@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics.pairwise import laplacian_kernel, polynomial_kernel, rbf_kernel
 
-from driftline.components.kernel.bandwidth import Scale
+from driftline.components.kernel.bandwidth import heuristic_kernel
 from driftline.components.kernel.functions import KERNEL_NAMES, Kernel, family
 
 Z = np.random.default_rng(0).normal(size=(60, 4))
@@ -32,7 +32,7 @@ def test_kernels_are_scikit_learns():
 @pytest.mark.parametrize("name", KERNEL_NAMES)
 def test_kernel_matrices_are_positive_semidefinite_and_bounded(name):
     z = Z - Z.mean(axis=0)
-    kernel = Scale.of(z).kernel(name)
+    kernel = heuristic_kernel(name, z)
     gram = value(kernel, z, z)
     assert np.linalg.eigvalsh(gram).min() > -1e-5 * np.abs(gram).max()
     assert np.abs(gram).max() <= kernel.bound(np.sqrt((z * z).sum(axis=1).max())) * (1 + 1e-5)

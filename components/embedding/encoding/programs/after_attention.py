@@ -85,11 +85,11 @@ class _AfterAttention(PairBlocks):
     def _at(self, name: str, row: Value, column: Value) -> Value:
         return self.code.at(self[name], self.code.plus(self.code.times(row, self._hidden), column))
 
-    def _columns(self, column: Value, width: int) -> list[tuple[int, int, Value]]:
-        """Return side, vector and first column of the vectors of a panel's results."""
-        lanes_ = self.code.lanes
+    def _places(self, column: Value) -> list[tuple[int, int, Value]]:
+        """Return side, number and first column of each vector of a panel's results."""
+        code = self.code
         return [
-            (side, v, self.code.plus(column, side * width // 2 + v * lanes_))
+            (side, v, code.plus(column, side * self._hidden // 2 + v * code.lanes))
             for side in range(2)
             for v in range(VECTORS)
         ]
@@ -98,7 +98,7 @@ class _AfterAttention(PairBlocks):
         code, add = self.code, self.code.build.fadd
         with self.slots() as slot:
             for row, number in enumerate(self.rows_of(slot)):
-                for side, v, place in self._columns(column, self._hidden):
+                for side, v, place in self._places(column):
                     biased = add(self.result(slot, row, side, v), code.load(code.at(self["bias_0"], place)))
                     inputs = code.load(self._at("inputs", number, place))
                     code.store(add(biased, inputs), self._at("y", number, place))
@@ -129,7 +129,7 @@ class _AfterAttention(PairBlocks):
         with self.slots() as slot:
             found: list[tuple[Value, Value]] = []
             for row, number in enumerate(self.rows_of(slot)):
-                for side, v, place in self._columns(column, self._hidden):
+                for side, v, place in self._places(column):
                     target = self._at("y", number, place)
                     found.append((code.build.fadd(self.result(slot, row, side, v), code.load(target)), target))
             for value, target in found:  # after all are read: both may be the same row
