@@ -72,7 +72,9 @@ class Scale:
             DataError: all vectors are identical, so that there is no distance to measure.
         """
         pairs = _Pairs(z)
-        return cls(*pairs.squared(0.05, 0.5), pairs.norm, *pairs.manhattan(0.05, 0.5))
+        low, median = pairs.squared(0.05, 0.5)
+        l1_low, l1_median = pairs.manhattan(0.05, 0.5)
+        return cls(low, median, pairs.norm, l1_low, l1_median)
 
 
 def heuristic_kernel(name: str, z: NDArray[np.floating]) -> Kernel:
