@@ -67,7 +67,7 @@ class _AfterAttention(PairBlocks):
         with self.blocks(self["first"], self["last"]):
             self.pack_block(self["attended"], hidden, operands)
             with self.panels(self["panels_0"], hidden, hidden) as (panel, column):
-                self.multiply_block(operands, hidden, panel)
+                self.multiply(operands, hidden, panel)
                 self._add_inputs(column)
             self._normalise("_0")
             self.pack_block(self["y"], hidden, operands)
@@ -75,10 +75,10 @@ class _AfterAttention(PairBlocks):
             with code.loop(code.index(0), code.index(self._chunks), 1) as number:
                 weights = code.times(number, PRODUCTS * hidden * chunk // 4)
                 with self.panels(code.at(self["panels_1"], weights), hidden, chunk) as (panel, column):
-                    self.multiply_block(operands, hidden, panel)
+                    self.multiply(operands, hidden, panel)
                     self._activate(code.at(self["bias_1"], code.times(number, chunk)), column)
                 with self.panels(code.at(self["panels_2"], weights), chunk, hidden) as (panel, column):
-                    self.multiply_block(between, chunk, panel)
+                    self.multiply(between, chunk, panel)
                     self._add(column)
             self._normalise("_2")
 

@@ -105,11 +105,11 @@ def halved_panels(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.stack([b11, b21, t2, t3, b21 - t2, t1, b22], axis=1), np.float32)
 
 
-class Halves(Cells):
-    """Writes products of a block of pairs of rows.
+class PairBlocks(Cells):
+    """Writes programs that go block by block of pairs, whose rows' numbers are the argument "pairs", (pairs, 2).
 
-    A block's *operands* are an array (7, room, half): A11, A12, S2, S3, A22, S1, S4 of each pair, in the order of
-    use; half of a row's numbers each.
+    Pairs are in their rows' order, and leave out no row between. A block's *operands* are an array (7, room, half):
+    A11, A12, S2, S3, A22, S1, S4 of each pair, in the order of use; half of a row's numbers each.
 
     Args:
         code: what is written to.
@@ -120,6 +120,54 @@ class Halves(Cells):
         super().__init__(code)
         self.room = room
         self._found = code.variables(4 * room * VECTORS)
+
+    @contextmanager
+    def blocks(self, first: Value, last: Value) -> Generator[None]:
+        """Write what is done with each block of some pairs."""
+        code = self.code
+        with code.loop(first, last, self.room) as top:
+            self._top, self._count = top, code.least(code.index(self.room), code.build.sub(last, top))
+            yield
+
+    @contextmanager
+    def panels(self, weights: Value, inner: int, width: int) -> Generator[tuple[Value, Value]]:
+        """Give each panel of a linear layer's weights, and its first column in the first half of the columns."""
+        code = self.code
+        with code.loop(code.index(0), code.index(width // 2), self.columns) as column:
+            yield code.at(weights, code.times(column, PRODUCTS * inner // 2)), column
+
+    @contextmanager
+    def slots(self, *, filled: bool = False) -> Generator[Value]:
+        """Give the place of each of the block's pairs; or each place in its cells."""
+        code = self.code
+        end = self._count
+        if filled:
+            end = code.times(code.divided(code.plus(end, self.rows - 1), self.rows), self.rows)
+        with code.loop(code.index(0), end, 1) as slot:
+            yield slot
+
+    def rows_of(self, slot: Value) -> tuple[Value, Value]:
+        """Return the numbers of a pair's rows."""
+        code = self.code
+        place = code.times(code.plus(self._top, slot), 2)
+        return code.load_index(self["pairs"], place), code.load_index(self["pairs"], code.plus(place, 1))
+
+    @contextmanager
+    def block_rows(self) -> Generator[Value]:
+        """Give the number of each of the block's rows."""
+        code = self.code
+        first, _ = self.rows_of(code.index(0))
+        _, last = self.rows_of(code.plus(self._count, -1))
+        with code.loop(first, code.plus(last, 1), 1) as row:
+            yield row
+
+    def pack_block(self, x: Value, width: int, operands: Value) -> None:
+        """Store the operands of the block's rows of x, (rows, width); the last pair's once more for the last cell's."""
+        code = self.code
+        with self.slots(filled=True) as slot:
+            rows = self.rows_of(code.least(slot, code.plus(self._count, -1)))
+            even, odd = (code.at(x, code.times(row, width)) for row in rows)
+            self.pack_rows(even, odd, operands, width // 2, slot)
 
     def pack(self, quarters: Sequence[Value], operands: Value, half: int, place: Value) -> None:
         """Store the operands of A11, A12, A21, A22, vectors, at a place of each operand."""
@@ -139,18 +187,18 @@ class Halves(Cells):
             quarters = [code.load(code.at(row, code.plus(k, side * half))) for row in (even, odd) for side in range(2)]
             self.pack(quarters, operands, half, code.plus(place, k))
 
-    def multiply(self, operands: Value, half: int, panel: Value, pairs: Value) -> None:
-        """Compute the products of a block's operands with a panel, (7, half, columns), for :meth:`result`.
+    def multiply(self, operands: Value, inner: int, panel: Value) -> None:
+        """Compute the products of the block's operands with a panel, (7, inner / 2, columns), for :meth:`result`.
 
         Whole cells are computed: pairs past the last need their operands, too.
         """
-        code = self.code
+        code, half = self.code, inner // 2
 
         def run(number: int, start: int | None, *ends: tuple[int, int | None]) -> None:
             """Go on from a start, and keep the sum as each end, with what is there added."""
             weights = code.at(panel, code.index(number * half * self.columns))
             rows = code.at(operands, code.index(number * self.room * half))
-            with code.loop(code.index(0), pairs, self.rows) as first:
+            with code.loop(code.index(0), self._count, self.rows) as first:
                 before = None if start is None else self._all(start, first)
                 # The next product's weights, or the next panel's, come from far: each cell fetches its share of them.
                 share = code.plus(code.times(first, half * self.columns // self.room), half * self.columns)
@@ -209,62 +257,3 @@ class Halves(Cells):
                 numbers = [code.at(own, code.index(i * half + j)) for i in range(self.rows)]
                 self.step(numbers, code.at(columns, code.index(j * self.columns)))
         return self.sums()
-
-
-class PairBlocks(Halves):
-    """Writes programs that go block by block of pairs, whose rows' numbers are the argument "pairs", (pairs, 2).
-
-    Pairs are in their rows' order, and leave out no row between.
-    """
-
-    @contextmanager
-    def blocks(self, first: Value, last: Value) -> Generator[None]:
-        """Write what is done with each block of some pairs."""
-        code = self.code
-        with code.loop(first, last, self.room) as top:
-            self._top, self._count = top, code.least(code.index(self.room), code.build.sub(last, top))
-            yield
-
-    @contextmanager
-    def panels(self, weights: Value, inner: int, width: int) -> Generator[tuple[Value, Value]]:
-        """Give each panel of a linear layer's weights, and its first column in the first half of the columns."""
-        code = self.code
-        with code.loop(code.index(0), code.index(width // 2), self.columns) as column:
-            yield code.at(weights, code.times(column, PRODUCTS * inner // 2)), column
-
-    @contextmanager
-    def slots(self, *, filled: bool = False) -> Generator[Value]:
-        """Give the place of each of the block's pairs; or each place in its cells."""
-        code = self.code
-        end = self._count
-        if filled:
-            end = code.times(code.divided(code.plus(end, self.rows - 1), self.rows), self.rows)
-        with code.loop(code.index(0), end, 1) as slot:
-            yield slot
-
-    def rows_of(self, slot: Value) -> tuple[Value, Value]:
-        """Return the numbers of a pair's rows."""
-        code = self.code
-        place = code.times(code.plus(self._top, slot), 2)
-        return code.load_index(self["pairs"], place), code.load_index(self["pairs"], code.plus(place, 1))
-
-    @contextmanager
-    def block_rows(self) -> Generator[Value]:
-        """Give the number of each of the block's rows."""
-        code = self.code
-        first, _ = self.rows_of(code.index(0))
-        _, last = self.rows_of(code.plus(self._count, -1))
-        with code.loop(first, code.plus(last, 1), 1) as row:
-            yield row
-
-    def pack_block(self, x: Value, width: int, operands: Value) -> None:
-        """Store the operands of the block's rows of x, (rows, width); the last pair's once more for the last cell's."""
-        code = self.code
-        with self.slots(filled=True) as slot:
-            rows = self.rows_of(code.least(slot, code.plus(self._count, -1)))
-            even, odd = (code.at(x, code.times(row, width)) for row in rows)
-            self.pack_rows(even, odd, operands, width // 2, slot)
-
-    def multiply_block(self, operands: Value, inner: int, panel: Value) -> None:
-        """Multiply the block's operands, as :meth:`Halves.multiply` does."""
-        self.multiply(operands, inner // 2, panel, self._count)

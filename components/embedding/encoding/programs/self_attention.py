@@ -101,7 +101,7 @@ class _SelfAttention:
         width = 3 * self._hidden
         blocks.pack_block(self._argument("x"), self._hidden, self._argument("operands"))
         with blocks.panels(self._argument("weights"), self._hidden, width) as (panel, column):
-            blocks.multiply_block(self._argument("operands"), self._hidden, panel)
+            blocks.multiply(self._argument("operands"), self._hidden, panel)
             for side in range(2):
                 first = code.plus(column, side * width // 2)
                 cell = code.divided(first, columns)
