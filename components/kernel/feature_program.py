@@ -6,7 +6,7 @@ import math
 from functools import cache
 from typing import Final
 
-from driftline.components.vector_code import Compiled, VectorCode, host_registers
+from driftline.components.kernel.vector_code import Compiled, VectorCode, host_registers
 
 POINTERS: Final = ("phases", "features")
 INTEGERS: Final = ("rows",)

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.vector_code import Compiled, VectorCode, host_registers
+from driftline.components.kernel.vector_code import Compiled, VectorCode, host_registers
 
 _VECTORS: Final = 2  # of columns in a cell, which stays in registers while the coordinates are gone through
 _ROWS: Final = 4

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from driftline.components.kernel.functions import Family
-from driftline.components.vector_code import Value, VectorCode
+from driftline.components.kernel.vector_code import Value, VectorCode
 
 _LOG2_E: Final = 1 / math.log(2)
 

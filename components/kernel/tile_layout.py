@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Final, NamedTuple
 
 from driftline.components.kernel.functions import Argument, Family
-from driftline.components.vector_code import host_registers
+from driftline.components.kernel.vector_code import host_registers
 
 VECTORS: Final = 2
 """Vectors of columns in a cell. Its rows times these are as many sums as keep the multiply-adds busy."""

@@ -29,7 +29,7 @@ from typing import Final
 
 from driftline.components.kernel.profile_code import kernel_values
 from driftline.components.kernel.tile_layout import VECTORS, Layout, Placed
-from driftline.components.vector_code import Compiled, Value, VectorCode
+from driftline.components.kernel.vector_code import Compiled, Value, VectorCode
 
 PRODUCT_RUN: Final = 8
 """Bins whose product with labels is added up in float32."""

@@ -2,9 +2,7 @@
 
 On a CPU, PyTorch lays a weight out again for each product, and reads and writes the result once more for the activation
 and for the residual sum. oneDNN's fused operators, those that `torch.compile` uses on CPUs, do neither, and need no
-compiler. Without AVX-512, though (measured on an AMD EPYC of the third generation), oneDNN's float32 products reach
-four fifths of the processor's rate, and its GELU takes five times as long as PyTorch's own: there a layer is programs
-of ours, see :mod:`.compiled`.
+compiler.
 
 In half precision only the linear layers and what lies between them and the attention are in half: the residual stream
 and the norms stay in float32, without which bfloat16 loses ten times as much.
@@ -12,21 +10,12 @@ and the norms stay in float32, without which bfloat16 loses ten times as much.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
 
-from driftline.components.embedding.encoding import compiled
-from driftline.components.embedding.encoding.compiled import (
-    CompiledAfterAttention,
-    CompiledLinear,
-    CompiledSelfAttention,
-    Packing,
-)
-from driftline.components.embedding.encoding.packed import NotPackedError, attend_within
-from driftline.components.embedding.encoding.programs.cells import cell_columns
+from driftline.components.embedding.encoding.packed import NotPackedError, attend_by_length
 
 _OUTPUT_CHILDREN: Final = {"dense", "LayerNorm", "dropout"}
 
@@ -61,99 +50,52 @@ class _PrepackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.weight, self.bias, *self._attributes)
 
-    def plus_normed(self, x: Tensor, other: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """Return norm(x·Wᵀ + b + other), in the precision of `other`."""
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """Return x·Wᵀ + b + other, in the precision of `other`."""
         if other.dtype != self.dtype:
-            return norm(other + self(x))
-        return norm(torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, "add"))
-
-
-_FusedLinear = CompiledLinear | _PrepackedLinear
-
-
-def _fused(linear: nn.Linear, dtype: torch.dtype, *, gelu: bool = False) -> _FusedLinear:
-    """Return the faster of the two kinds for this processor."""
-    if dtype == torch.float32 and compiled.is_faster() and linear.out_features >= cell_columns():
-        return CompiledLinear(linear, gelu=gelu)
-    return _PrepackedLinear(linear, dtype, gelu=gelu)
+            return other + self(x)
+        return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, "add")
 
 
 class _DenseSumNorm(nn.Module):
     """The output half of a BERT-like layer: the norm of a linear layer's result and what went around it."""
 
-    def __init__(self, dense: _FusedLinear, norm: nn.LayerNorm) -> None:
+    def __init__(self, dense: _PrepackedLinear, norm: nn.LayerNorm) -> None:
         super().__init__()
         self.dense = dense
         self.norm = norm
 
     def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
-        return self.dense.plus_normed(hidden_states, input_tensor, self.norm)
-
-
-class _SelfAttention(nn.Module):
-    """Attention on packed sequences: one product for queries, keys and values, and then the attention itself."""
-
-    def __init__(self, inputs: Sequence[nn.Linear], heads: int, scaling: float, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.inputs = _fused(_joined(*inputs), dtype)
-        self._heads, self._scaling = heads, scaling
-
-    def forward(self, x: Tensor, packing: Packing) -> Tensor:
-        queries, keys, values = self.inputs(x).unflatten(1, (3, self._heads, -1)).unbind(1)
-        return attend_within(queries, keys, values, packing.ends.tolist(), self._scaling).flatten(1)
-
-
-class _AfterAttention(nn.Module):
-    """What follows the attention in a layer of BERT's kind, in as few steps as it has products."""
-
-    def __init__(
-        self,
-        attended: nn.Linear,
-        attention_norm: nn.LayerNorm,
-        up: nn.Linear,
-        down: nn.Linear,
-        norm: nn.LayerNorm,
-        dtype: torch.dtype,
-    ) -> None:
-        super().__init__()
-        self.attended, self.attention_norm = _fused(attended, dtype), attention_norm
-        self.up, self.down, self.norm = _fused(up, dtype, gelu=True), _fused(down, dtype), norm
-
-    def forward(self, attended: Tensor, inputs: Tensor, _: Packing) -> Tensor:
-        x = self.attended.plus_normed(attended, inputs, self.attention_norm)
-        return self.down.plus_normed(self.up(x), x, self.norm)
+        return self.norm(self.dense.plus(hidden_states, input_tensor))
 
 
 class _PackedLayer(nn.Module):
-    """A whole layer of BERT's kind on packed sequences, in as few steps as it has products, or in two programs.
+    """A whole layer of BERT's kind on packed sequences, in as few steps as it has products.
 
     Between these, Python's own work on a layer of many modules is what other threads wait for.
     """
 
     def __init__(self, layer: Any, dtype: torch.dtype) -> None:
         super().__init__()
-        own, out = layer.attention.self, layer.attention.output
-        inputs: tuple[nn.Linear, ...] = own.query, own.key, own.value
-        heads, scaling = own.num_attention_heads, own.attention_head_size**-0.5
-        up, down = layer.intermediate.dense, layer.output.dense
-        rest = out.dense, out.LayerNorm, up, down, layer.output.LayerNorm
-        in_programs = compiled.is_faster() and dtype == torch.float32
-        if in_programs and CompiledSelfAttention.takes(up.in_features, heads):
-            self.attention = CompiledSelfAttention(inputs, heads, scaling)
-        else:
-            self.attention = _SelfAttention(inputs, heads, scaling, dtype)
-        if in_programs and CompiledAfterAttention.takes(up.in_features, up.out_features, (rest[1], rest[4])):
-            self.after = CompiledAfterAttention(*rest)
-        else:
-            self.after = _AfterAttention(*rest, dtype)
+        attention = layer.attention.self
+        self._heads: int = attention.num_attention_heads
+        self._scaling: float = attention.attention_head_size**-0.5
+        self.inputs = _PrepackedLinear(_joined(attention.query, attention.key, attention.value), dtype)
+        self.attended = _PrepackedLinear(layer.attention.output.dense, dtype)
+        self.attention_norm = layer.attention.output.LayerNorm
+        self.up = _PrepackedLinear(layer.intermediate.dense, dtype, gelu=True)
+        self.down = _PrepackedLinear(layer.output.dense, dtype)
+        self.norm = layer.output.LayerNorm
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **others: Any) -> Tensor:
         ends: Tensor | None = others.get("cu_seq_lens_q")
         if ends is None or attention_mask is not None:
             raise NotPackedError("a layer for packed sequences was given others")
-        packing = Packing.of(tuple(ends.tolist()))
         x = hidden_states[0]
-        return self.after(self.attention(x, packing), x, packing)[None]
+        queries, keys, values = self.inputs(x).unflatten(1, (3, self._heads, -1)).unbind(1)
+        attended = attend_by_length(queries, keys, values, ends.tolist(), self._scaling).flatten(1)
+        x = self.attention_norm(self.attended.plus(attended, x))
+        return self.norm(self.down.plus(self.up(x), x))[None]
 
 
 class LinearLayers:
@@ -182,10 +124,9 @@ class LinearLayers:
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):
                 if type(child) is nn.Linear:
-                    new = _fused(child, dtype) if fuse else _HalfLinear(child, dtype)
+                    new = _PrepackedLinear(child, dtype) if fuse else _HalfLinear(child, dtype)
                     self._replace(parent, name, new)
-        translated = any(isinstance(module, _PrepackedLinear) for module in model.modules())
-        self.round_tokens = _ROUND_TOKENS if translated else 1
+        self.round_tokens = _ROUND_TOKENS if fuse else 1
 
     def undo(self) -> None:
         """Put the model's own layers back."""
@@ -205,13 +146,13 @@ class LinearLayers:
         """Fuse what a layer of BERT's kind does around its linear layers, told by the names of its children."""
         dense = getattr(parent, "dense", None)
         if type(dense) is nn.Linear and _is_gelu(getattr(parent, "intermediate_act_fn", None)):
-            self._replace(parent, "dense", _fused(dense, dtype, gelu=True))
+            self._replace(parent, "dense", _PrepackedLinear(dense, dtype, gelu=True))
             self._replace(parent, "intermediate_act_fn", nn.Identity())
         for name, child in list(parent.named_children()):
             if type(child).__name__.endswith("Output") and {n for n, _ in child.named_children()} == _OUTPUT_CHILDREN:
                 inner: Any = child
                 if type(inner.dense) is nn.Linear and isinstance(inner.LayerNorm, nn.LayerNorm):
-                    self._replace(parent, name, _DenseSumNorm(_fused(inner.dense, dtype), inner.LayerNorm))
+                    self._replace(parent, name, _DenseSumNorm(_PrepackedLinear(inner.dense, dtype), inner.LayerNorm))
 
 
 def _bias(linear: nn.Linear, dtype: torch.dtype) -> Tensor | None:

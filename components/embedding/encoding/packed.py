@@ -2,8 +2,8 @@
 
 Registered with transformers as an attention implementation, so that every architecture that goes through its attention
 interface can run on packed sequences; the sequences' ends travel as `cu_seq_lens_q`, as they do for Flash Attention.
-On a GPU in half precision PyTorch's own variable-length Flash Attention computes it; on some CPUs a program of ours
-(:mod:`.compiled`); elsewhere the sequences of one length go together, which on a sorted batch are few calls.
+On a GPU in half precision PyTorch's own variable-length Flash Attention computes it; elsewhere the sequences of one
+length go together, which on a sorted batch are few calls.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
-
-from driftline.components.embedding.encoding import compiled
 
 PACKED: Final = "driftline_packed"
 """Name of the implementation, for `model.set_attn_implementation`."""
@@ -116,18 +114,11 @@ def packed_attention(
         ends = cu_seq_lens_q
         out = varlen_attn(q, k, v, ends, ends, max_length_q, max_length_q, scale=scaling)
         return _tensor(out)[None], None
-    return attend_within(q, k, v, cu_seq_lens_q.tolist(), scaling)[None], None
+    return attend_by_length(q, k, v, cu_seq_lens_q.tolist(), scaling)[None], None
 
 
 def _tensor(value: Any) -> Tensor:
     return value
-
-
-def attend_within(q: Tensor, k: Tensor, v: Tensor, ends: list[int], scaling: float | None) -> Tensor:
-    """Attend within sequences, by our own program where it is faster; arguments as :func:`attend_by_length`'s."""
-    if compiled.is_faster() and compiled.can_attend(q, k, v):
-        return compiled.attend(q, k, v, ends, scaling)
-    return attend_by_length(q, k, v, ends, scaling)
 
 
 def attend_by_length(q: Tensor, k: Tensor, v: Tensor, ends: list[int], scaling: float | None) -> Tensor:

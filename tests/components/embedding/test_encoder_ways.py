@@ -19,13 +19,12 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
 from torch import nn
 
-from driftline.components.embedding.encoding import compiled, linear, packed, probe
 from driftline.components.embedding.encoding import engine as engines
+from driftline.components.embedding.encoding import linear, packed, probe
 from driftline.components.embedding.encoding.encoder import Encoder, EncoderSettings, Tuning
 from driftline.components.embedding.encoding.forward import Forward
 from driftline.components.embedding.encoding.linear import can_fuse
 from driftline.components.embedding.encoding.prepared import Prepared
-from driftline.components.embedding.encoding.programs.cells import cell_columns
 from driftline.components.errors import DataError, UsageError
 from tests.components.embedding.tiny_models import HIDDEN, MAX_TOKENS, SCRIPTS, save_other
 
@@ -52,6 +51,10 @@ def own(folder: Path, given: Any = TEXTS, **settings: Any) -> np.ndarray:
 
 def forward_of(encoder: Encoder) -> Forward:
     return cast("Forward", encoder._engine.forward)
+
+
+def layers_of(encoder: Encoder) -> list[type]:
+    return [type(layer) for layer in cast("Any", forward_of(encoder)._model[0]).auto_model.modules()]
 
 
 def refuse(*_: Any, **__: Any) -> None:
@@ -86,16 +89,9 @@ def test_a_decoder_s_causal_attention_is_not_run_without_padding(tmp_path: Path)
 @pytest.mark.parametrize("broken", ["attention", "product", "both"])
 def test_a_faster_way_that_gives_other_vectors_is_not_taken(full: Path, monkeypatch: pytest.MonkeyPatch, broken: str):
     if broken in ("attention", "both"):
-        all_of_it = packed.attend_by_length
-
-        def attend_to_all(q: Any, k: Any, v: Any, ends: list[int], scaling: float | None) -> Any:
-            return all_of_it(q, k, v, [0, ends[-1]], scaling)
-
-        monkeypatch.setattr(packed, "attend_by_length", attend_to_all)
-        monkeypatch.setattr(compiled, "attend", attend_to_all)
+        monkeypatch.setattr(packed, "_runs", lambda ends: iter([(0, 1, ends[-1])]))  # each looks at all
     if broken in ("product", "both"):
-        for kind in (linear._PrepackedLinear, compiled.CompiledLinear):
-            monkeypatch.setattr(kind, "forward", lambda self, x: refuse())
+        monkeypatch.setattr(linear._PrepackedLinear, "forward", lambda self, x: refuse())
     encoder = load(full)
     assert forward_of(encoder).packed == (broken == "product")
     assert (forward_of(encoder)._layers is not None) == (broken == "attention")
@@ -103,29 +99,23 @@ def test_a_faster_way_that_gives_other_vectors_is_not_taken(full: Path, monkeypa
 
 
 @pytest.mark.skipif(not can_fuse(CPU, torch.float32), reason="PyTorch here has no oneDNN")
-@pytest.mark.parametrize("ours", [True, False])
 @pytest.mark.parametrize("kind", ["full", "distilbert", "roberta", "mpnet"])
-def test_our_programs_and_the_library_give_the_same(
-    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: bool, kind: str
-):
-    monkeypatch.setattr(compiled, "is_faster", lambda: ours)
+def test_every_linear_layer_is_fused_and_gives_the_same(full: Path, tmp_path: Path, kind: str):
     folder = full if kind == "full" else save_other(tmp_path / kind, kind)
     encoder = load(folder)
-    layers = [type(layer) for layer in cast("Any", forward_of(encoder)._model[0]).auto_model.modules()]
-    assert (compiled.CompiledLinear in layers) == ours
-    assert (linear._PrepackedLinear in layers) != ours
+    layers = layers_of(encoder)
+    assert linear._PrepackedLinear in layers
+    assert nn.Linear not in layers
     np.testing.assert_allclose(encoder.encode(TEXTS).vectors, own(folder), atol=1e-5)
 
 
-def test_programs_are_for_float32_and_for_layers_as_wide_as_a_cell(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(linear, "_PrepackedLinear", lambda *given, gelu: (*given, gelu))
-    monkeypatch.setattr(compiled, "is_faster", lambda: True)
-    layer, narrow = nn.Linear(4, cell_columns()), nn.Linear(4, cell_columns() - 1)
-    assert isinstance(linear._fused(layer, torch.float32), compiled.CompiledLinear)
-    assert linear._fused(narrow, torch.float32) == (narrow, torch.float32, False)
-    assert linear._fused(layer, torch.bfloat16, gelu=True) == (layer, torch.bfloat16, True)
-    monkeypatch.setattr(compiled, "is_faster", lambda: False)
-    assert linear._fused(layer, torch.float32) == (layer, torch.float32, False)
+@pytest.mark.skipif(not can_fuse(CPU, torch.bfloat16), reason="no bfloat16 by oneDNN on this processor")
+def test_bfloat16_is_fused_too(full: Path):
+    encoder = load(full, precision="bfloat16")
+    layers = layers_of(encoder)
+    assert linear._PrepackedLinear in layers
+    assert not {nn.Linear, linear._HalfLinear} & set(layers)
+    assert (encoder.encode(TEXTS).vectors * own(full)).sum(axis=1).min() >= 0.999
 
 
 def test_a_model_of_which_no_way_gives_its_vectors_is_refused(full: Path, monkeypatch: pytest.MonkeyPatch):

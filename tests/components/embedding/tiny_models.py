@@ -71,10 +71,8 @@ def save_transformer(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def save_other(
-    folder: Path, kind: str, pooling: PoolingMode = "mean", seed: int = 0, hidden: int = HIDDEN, **settings: Any
-) -> Path:
-    """Save a random model of another architecture or shape, with BERT's tokenizer."""
+def save_other(folder: Path, kind: str, pooling: PoolingMode = "mean", seed: int = 0, **settings: Any) -> Path:
+    """Save a random model of another architecture, with BERT's tokenizer."""
     with tempfile.TemporaryDirectory() as raw:
         save_transformer(Path(raw), seed)
         torch.manual_seed(seed)
@@ -93,11 +91,11 @@ def save_other(
                 "hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
                 "max_position_embeddings": MAX_TOKENS + 2,
             }  # fmt: skip
-        config = AutoConfig.for_model(kind, **common | shape | settings)
+        config = AutoConfig.for_model(kind, **common, **shape, **settings)
         AutoModel.from_config(config).save_pretrained(raw)
         tokenizer.save_pretrained(raw)
         transformer = Transformer(raw)
-    model = SentenceTransformer(modules=[transformer, Pooling(hidden, pooling), Normalize()], device="cpu")
+    model = SentenceTransformer(modules=[transformer, Pooling(HIDDEN, pooling), Normalize()], device="cpu")
     model.save(str(folder), create_model_card=False)
     return folder
 

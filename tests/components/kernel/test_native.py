@@ -11,7 +11,7 @@ from driftline.components.kernel import functions, native, tile_layout, workers
 from driftline.components.kernel.functions import KERNEL_NAMES, Family, Kernel
 from driftline.components.kernel.native import HostBlock, NativeTiler
 from driftline.components.kernel.profile_code import is_known, kernel_values
-from driftline.components.vector_code import Registers, VectorCode
+from driftline.components.kernel.vector_code import Registers, VectorCode
 from tests.components.kernel.test_engine import centred, run, same_bits
 from tests.support.tile_oracle import tile_oracle
 

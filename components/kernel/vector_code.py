@@ -1,4 +1,4 @@
-"""Emits machine code for loops over vectors of floats, through LLVM: what the tiles and the encoder need.
+"""Emits machine code for loops over vectors of floats, through LLVM: just what the kernel engine needs.
 
 A :class:`VectorCode` writes one function. Its values are of three kinds: vectors of as many floats as fit a register of
 this processor, single floats, and 64-bit integers, which count and index. Floats are float32 or float64 throughout.
@@ -155,28 +155,12 @@ class VectorCode:
         """Load a single float."""
         return self.build.load(pointer, typ=_DOUBLE if double else self._number)
 
-    def fetch(self, pointer: Value, *, to_write: bool = False) -> None:
-        """Have the processor bring what lies there to its level 1 cache, while the code goes on."""
-        whole = ir.IntType(32)
-        settings = [ir.Constant(whole, int(to_write)), ir.Constant(whole, 3), ir.Constant(whole, 1)]
-        name = "llvm.prefetch.p0"
-        function = self._module.globals.get(name)
-        if function is None:
-            kind = ir.FunctionType(ir.VoidType(), [_POINTER, whole, whole, whole])
-            function = ir.Function(self._module, kind, name)
-        self.build.call(function, [pointer, *settings])
-
-    def load_index(self, pointer: Value, place: Value) -> Value:
-        """Load element ``place`` of an array of int64."""
-        return self.build.load(self.build.gep(pointer, [place], source_etype=_INDEX), typ=_INDEX)
-
     def variables(self, count: int) -> Value:
         """Return a pointer to a new local array of ``count`` vectors; to be called before any loop."""
         return self.build.alloca(self._vector, count)
 
-    def vector_at(self, variables: Value, place: Value | int) -> Value:
+    def vector_at(self, variables: Value, place: Value) -> Value:
         """Return a pointer to one of a local array's vectors."""
-        place = self.index(place) if isinstance(place, int) else place
         return self.build.gep(variables, [place], source_etype=self._vector)
 
     # Floats
@@ -234,10 +218,6 @@ class VectorCode:
         """Return the sum of a vector's floats, in halves."""
         number = vector.type.element
         return self._call("llvm.vector.reduce.fadd", number, ir.Constant(number, -0.0), vector, flags=("reassoc",))
-
-    def maximum(self, vector: Value) -> Value:
-        """Return the largest of a vector's floats, of which none is NaN."""
-        return self._call("llvm.vector.reduce.fmax", vector.type.element, vector, flags=("nnan",))
 
     def widened(self, vector: Value) -> Value:
         """Return a vector as float64."""
