@@ -15,7 +15,7 @@ import pyarrow as pa
 from driftline.components.errors import DataError, UsageError
 from driftline.components.storage import store
 from driftline.components.storage.deletes import write_deletes
-from driftline.components.storage.manifest import MANIFEST_NAME, Manifest, Shard
+from driftline.components.storage.manifest import MANIFEST_NAME, JoinedManifest, Manifest, Shard
 from driftline.components.storage.partitions import joined_deletes, joined_manifest, read_manifest, selected_folders
 from driftline.components.storage.prefetch import ReadAhead, Room, Source, Value, read_ahead, waiting
 from driftline.components.storage.shard_checks import finished_shard, verify_shard
@@ -100,16 +100,35 @@ class EmbeddingsDataset:
                 are of several models.
             StorageError: One cannot be read.
         """
-        base, selectors = selected_folders(uri)
-        if not selectors and store.exists(store.join(base, MANIFEST_NAME)):
-            return cls(uri, read_manifest(base), ahead)
-        joined = joined_manifest(base, selectors)
-        if joined is None:
+        found = cls.find(uri, ahead)
+        if found is None:
             raise DataError(
                 f"{uri}: there is no {MANIFEST_NAME}: the dataset is unfinished, or this is no embeddings "
                 "dataset; run the backfill to its end, or check the path"
             )
-        return cls(uri, joined, ahead, folder=base)
+        return found
+
+    @classmethod
+    def find(cls, uri: str, ahead: ReadAhead | None = None) -> EmbeddingsDataset | None:
+        """Open what `open` does; None where there is no manifest.
+
+        Raises:
+            DataError: A manifest is not that of an embeddings dataset, or the datasets of a folder are of several
+                models.
+            StorageError: One cannot be read.
+        """
+        base, selectors = selected_folders(uri)
+        if not selectors and store.exists(store.join(base, MANIFEST_NAME)):
+            return cls(uri, read_manifest(base), ahead)
+        joined = joined_manifest(base, selectors)
+        return None if joined is None else cls(uri, joined, ahead, folder=base)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of the datasets that are read: several where a folder of datasets, or a range, was opened."""
+        if isinstance(self.manifest, JoinedManifest):
+            return tuple(store.join(self._folder, name) for name, _ in self.manifest.parts)
+        return (self._folder,)
 
     @property
     def rows(self) -> int:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Generator, Iterable
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -89,13 +90,15 @@ class GcsStore:
 
     def _listed(self, uri: str, bucket: str, prefix: str, limit: int | None = None) -> list[Any]:
         fields = "items(name,size,crc32c,generation),nextPageToken"
+        objects, _ = self._listing(uri, bucket, prefix, fields=fields, max_results=limit)
+        return objects
+
+    def _listing(self, uri: str, bucket: str, prefix: str, **settings: Any) -> tuple[list[Any], list[str]]:
+        """List objects to the end; with a delimiter also the beginnings of names up to it."""
         try:
             with reported(uri, "list"):
-                return list(
-                    self._client.list_blobs(
-                        bucket, prefix=prefix or None, max_results=limit, fields=fields, **self._call
-                    )
-                )
+                found = self._client.list_blobs(bucket, prefix=prefix or None, **settings, **self._call)
+                return list(found), list(found.prefixes)
         except StorageError as error:
             if isinstance(error.__cause__, api_errors.NotFound):
                 raise StorageError(f"{uri}: there is no bucket {bucket!r}; check its name, or create it") from error
@@ -194,7 +197,7 @@ class GcsStore:
         prefix = f"{GCS_SCHEME}{bucket}/"
         found = [
             _described(prefix + blob.name, blob)
-            for blob in self._listed(uri, bucket, f"{name}/" if name else "")
+            for blob in self._listed(uri, bucket, _under(name))
             # The console marks folders by empty objects whose names end in a slash.
             if not blob.name.endswith("/")
         ]
@@ -202,6 +205,21 @@ class GcsStore:
             single = self._object(uri, bucket, name)
             return [] if single is None else [single]
         return sorted(found, key=lambda info: info.uri)
+
+    def list_folders(self, uri: str) -> list[str]:
+        """List what stands between `uri/` and the next slash in the names of objects."""
+        bucket, name = split_gcs(uri)
+        prefix = _under(name.rstrip("/"))
+        _, found = self._listing(uri, bucket, prefix, delimiter="/", fields="prefixes,nextPageToken")
+        names = (folder[len(prefix) :].rstrip("/") for folder in found)
+        return sorted(name for name in names if name)  # empty where an object's name holds two slashes
+
+    def last_written(self, uri: str) -> datetime | None:
+        """Return when the newest object under `uri/` was made, by the service's clock."""
+        bucket, name = split_gcs(uri)
+        fields = "items(name,timeCreated),nextPageToken"
+        found, _ = self._listing(uri, bucket, _under(name.rstrip("/")), fields=fields)
+        return max((blob.time_created for blob in found if not blob.name.endswith("/")), default=None)
 
     def remove(self, uri: str) -> None:
         """Remove one object; a missing one is fine."""
@@ -269,6 +287,11 @@ class GcsStore:
         errors = [error for error in (one.exception() for one in done) if error is not None]
         for error in sorted(errors, key=lambda error: isinstance(error, CancelledError)):
             raise error
+
+
+def _under(name: str) -> str:
+    """How the names of objects in a folder begin."""
+    return f"{name}/" if name else ""
 
 
 def _described(uri: str, blob: Any) -> FileInfo:

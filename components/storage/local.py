@@ -11,6 +11,7 @@ import shutil
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
@@ -25,6 +26,8 @@ _BUFFER_BYTES = 1 << 20
 # A file under construction is `.<name>.<random>.part` in the target's folder: only a process killed outright
 # leaves one behind, and no listing shows it.
 PART_SUFFIX = ".part"
+# Attempts at a folder that others remove at the same time: each race lost takes an entry away, so that a few suffice.
+_REMOVALS = 100
 
 _REASONS = {
     errno.ENOENT: "there is no such file or folder; check the path",
@@ -228,6 +231,28 @@ class LocalStore:
                             found.append(_described(str(path), path.stat()))
         return sorted(found, key=lambda info: info.uri)
 
+    def list_folders(self, uri: str) -> list[str]:
+        """List the names of a folder's folders; links to folders are none."""
+        with _reported(uri, "list"):
+            try:
+                with os.scandir(uri) as entries:
+                    return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+    def last_written(self, uri: str) -> datetime | None:
+        """Return when the newest file was written, those under construction included; else the folder itself."""
+        with _reported(uri, "look up"):
+            times: list[int] = []
+            for folder, _, names in os.walk(uri, onerror=_raise_unless_missing):
+                for name in names:
+                    with suppress(FileNotFoundError):
+                        times.append(Path(folder, name).lstat().st_mtime_ns)
+            if not times:
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    times.append(Path(uri).stat().st_mtime_ns)
+        return datetime.fromtimestamp(max(times) / 1e9, UTC) if times else None
+
     def remove(self, uri: str) -> None:
         """Remove one file; a missing one is fine."""
         with _reported(uri, "remove"):
@@ -242,7 +267,7 @@ class LocalStore:
             raise UsageError(f"{uri}: refusing to remove the root folder; name the folder to remove")
         with _reported(uri, "remove"):
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                _remove_folder(path)
             else:
                 path.unlink(missing_ok=True)
 
@@ -257,5 +282,22 @@ class LocalStore:
         yield path
 
 
+def _remove_folder(path: Path) -> None:
+    for _ in range(_REMOVALS):
+        try:
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            # Another process removes it as well: what is left is removed here.
+            if path.exists():
+                continue
+        return
+    shutil.rmtree(path)
+
+
 def _raise(error: OSError) -> None:
     raise error
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error

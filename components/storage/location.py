@@ -6,6 +6,7 @@ import re
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, Literal, Protocol, TypeAlias
@@ -69,6 +70,14 @@ class Store(Protocol):
 
     def list_files(self, uri: str) -> list[FileInfo]:
         """List a folder's files, recursively."""
+        ...
+
+    def list_folders(self, uri: str) -> list[str]:
+        """List the names of the folders right below a folder."""
+        ...
+
+    def last_written(self, uri: str) -> datetime | None:
+        """Say when the newest file of a folder was written."""
         ...
 
     def remove(self, uri: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,7 +38,9 @@ __all__ = [
     "create",
     "exists",
     "join",
+    "last_written",
     "list_files",
+    "list_folders",
     "local_folder",
     "open_read",
     "read_bytes",
@@ -209,6 +212,32 @@ def list_files(uri: str) -> list[FileInfo]:
     return store.list_files(place)
 
 
+def list_folders(uri: str) -> list[str]:
+    """Return the names of the folders right below a folder, sorted; none where there is no such folder.
+
+    On gs:// that is one listing, however many objects lie below them. Locally, links to folders are left out, as
+    `list_files` does.
+
+    Raises:
+        StorageError: They cannot be listed: no permission, not reachable, no such bucket.
+    """
+    store, place = _store(uri)
+    return store.list_folders(place)
+
+
+def last_written(uri: str) -> datetime | None:
+    """Return when the newest file below a folder was written, in UTC; None where there is none.
+
+    On gs:// that is when the object's content came to be, by the service's clock. Locally files under construction
+    count, and a folder without any files counts itself.
+
+    Raises:
+        StorageError: It cannot be known: no permission, not reachable, no such bucket.
+    """
+    store, place = _store(uri)
+    return store.last_written(place)
+
+
 def remove(uri: str) -> None:
     """Remove one file; a missing one is fine.
 
@@ -220,7 +249,7 @@ def remove(uri: str) -> None:
 
 
 def remove_tree(uri: str) -> None:
-    """Remove a folder and all in it (or one file); a missing one is fine.
+    """Remove a folder and all in it (or one file); a missing one is fine, also one that another process removes.
 
     Raises:
         UsageError: It is the root folder or a whole bucket.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from driftline.components.errors import DataError
+from driftline.components.sampling.identity import Run
 from driftline.components.sampling.pooled import pair
 from driftline.components.storage import store
 from driftline.components.storage.dataset import EmbeddingsDataset, write_deletes, write_manifest
 from driftline.components.storage.manifest import Manifest
+from driftline.components.storage.partitions import Selector, dataset_folders, selected_folders
 from driftline.components.storage.store import join
 from tests.support.datasets import write_embeddings
 
@@ -72,6 +77,60 @@ def test_ranges_take_both_ends(place: str):
         EmbeddingsDataset.open(join(place, "date=2026-11-18..2026-11-24/shards"))
 
 
+def test_hours_of_several_days_are_named_by_their_days(place: str):
+    everything = [name for ids in write_hours(place).values() for name in ids]
+    assert ids_of(join(place, "hour=2026-11-18T00..2026-11-24T00")) == everything[10:25]
+    assert ids_of(join(place, "hour=2026-11-18T01..2026-11-24T13/model=tiny-0")) == everything[15:30]
+    assert ids_of(join(place, "hour=2026-11-24T13")) == everything[25:30]
+    for nothing in (
+        "hour=2026-11-18T01..2026-11-18T12",
+        "hour=2026-11-24T13/model=other",
+        "date=2026-11-24/hour=2026-11-24T13",
+    ):
+        with pytest.raises(DataError, match=r"there is no manifest.json"):
+            EmbeddingsDataset.open(join(place, nothing))
+        assert EmbeddingsDataset.find(join(place, nothing)) is None
+
+
+@given(st.datetimes(), st.datetimes(), st.datetimes())
+def test_an_hour_named_by_its_day_takes_two_levels(low: datetime, high: datetime, hour: datetime):
+    span = [f"{time.isoformat()[:13]}" for time in (low, high)]
+    selector = Selector.parse(f"hour={span[0]}..{span[1]}")
+    assert selector == Selector("hour", *span)
+    assert selector.width == 2
+    wanted = span[0] <= hour.isoformat()[:13] <= span[1]
+    day = f"date={hour.date().isoformat()}"
+    assert selector.takes(f"{day}/hour={hour.hour:02d}") == wanted
+    assert selector.outermost.takes(day) == (low.date() <= hour.date() <= high.date())
+    for other in (
+        day,
+        f"hour={hour.hour:02d}",
+        f"hour={hour.hour:02d}/{day}",
+        f"{day}/hour={hour.hour:02d}/model=M",
+        f"{day}/x",
+    ):
+        assert not selector.takes(other)
+
+
+def test_levels_that_are_none():
+    assert Selector.parse("shards") is None
+    assert Selector.parse("date=") is None
+    assert Selector.parse("date=2026-11-25") == Selector("date", "2026-11-25", "2026-11-25")
+    assert selected_folders("a/date=2026-11-25/hour=13") == ("a/date=2026-11-25/hour=13", ())
+    assert selected_folders("/date=a..b") == ("/", (Selector("date", "a", "b"),))
+    assert selected_folders("date=a..b/model=M") == (".", (Selector("date", "a", "b"), Selector("model", "M", "M")))
+
+
+def test_what_is_read_is_named(place: str):
+    hours = write_hours(place)
+    assert EmbeddingsDataset.open(place).folders == tuple(join(place, name) for name in hours)
+    one = join(place, next(iter(hours)))
+    assert EmbeddingsDataset.open(one).folders == (one,)
+    assert dataset_folders(*selected_folders(join(place, "date=2026-11-24..2026-11-25/hour=13"))) == [
+        f"date=2026-11-{day}/hour=13/model=tiny-0" for day in (24, 25)
+    ]
+
+
 def test_a_folder_spelled_otherwise_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     everything = [name for ids in write_hours(str(tmp_path / "archive")).values() for name in ids]
     monkeypatch.chdir(tmp_path)
@@ -108,7 +167,8 @@ def test_the_identity_is_that_of_the_content(tmp_path: Path):
     left_out(join(out, next(iter(hours))), {"part-000000.parquet": [1]})
     after = EmbeddingsDataset.open(out).manifest.digest
     assert after != before
-    assert pair("r", "t", EmbeddingsDataset.open(out), EmbeddingsDataset.open(out), 0, 1).reference.digest == after
+    run = Run("r", "", "2026-11-30T00:00:00+00:00", "2026-11-30T00:00:00+00:00", out, out)
+    assert pair(run, EmbeddingsDataset.open(out), EmbeddingsDataset.open(out), 0, 1).reference.digest == after
     # Nobody takes a joined dataset's JSON for a manifest.
     with pytest.raises(DataError, match=r"the format is 'driftline\.embeddings\.joined'"):
         Manifest.from_json(EmbeddingsDataset.open(out).manifest.to_json())

@@ -7,9 +7,11 @@ import errno
 import io
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import google_crc32c
@@ -171,6 +173,49 @@ def test_lists_are_recursive_and_sorted(place: str) -> None:
     assert store.list_files(store.join(place, "a/b/c/d")) == []
 
 
+def test_folders_are_listed_one_level_deep(place: str) -> None:
+    assert store.list_folders(place) == []
+    for name in ("b/x/deep", "a/y", "a/z", "c", "b c/ü"):
+        store.write_bytes(store.join(place, name), b"1")
+    assert store.list_folders(place) == store.list_folders(f"{place}/") == ["a", "b", "b c"]
+    assert store.list_folders(store.join(place, "b")) == ["x"]
+    assert store.list_folders(store.join(place, "c")) == []  # a file
+    assert store.list_folders(store.join(place, "c/d")) == []
+
+
+def test_links_to_folders_are_no_folders(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    assert store.list_folders(str(tmp_path)) == ["a"]
+
+
+def test_when_a_folder_was_last_written(place: str) -> None:
+    assert store.last_written(place) is None
+    before = datetime.now(UTC) - timedelta(seconds=1)  # file systems' clocks tick coarsely
+    store.write_bytes(store.join(place, "a/old"), b"1")
+    first = store.last_written(place)
+    store.write_bytes(store.join(place, "a/b/new"), b"2")
+    last = store.last_written(f"{place}/")
+    assert first is not None
+    assert last is not None
+    assert before <= first <= last <= datetime.now(UTC) + timedelta(seconds=1)
+    assert store.last_written(store.join(place, "a/b")) == last
+    assert store.last_written(store.join(place, "a/elsewhere")) is None
+
+
+def test_a_local_folder_counts_files_under_construction_and_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (folder / "sub").mkdir(parents=True)
+    os.utime(folder, (1000.25, 1000.25))
+    assert store.last_written(str(folder)) == datetime.fromtimestamp(1000.25, UTC)
+    for name, time in ((".shard.0a1b.part", 3000), ("sub/whole", 2000)):
+        (folder / name).touch()
+        os.utime(folder / name, (time, time))
+    assert store.last_written(str(folder)) == datetime.fromtimestamp(3000, UTC)
+    (folder / ".shard.0a1b.part").unlink()
+    assert store.last_written(str(folder)) == datetime.fromtimestamp(2000, UTC)
+
+
 def test_exists(place: str) -> None:
     store.write_bytes(store.join(place, "folder/file"), b"x")
     for name, expected in {
@@ -197,6 +242,38 @@ def test_remove(place: str) -> None:
     assert [info.uri for info in store.list_files(place)] == [store.join(place, "tt")]
     store.remove_tree(store.join(place, "tt"))
     assert store.list_files(place) == []
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_folder_that_another_process_removes_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    folder = tmp_path / "work"
+    for name in ("a", "b"):
+        store.write_bytes(str(folder / name), b"1")
+    remove, calls = shutil.rmtree, 0
+
+    def raced(path: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            remove(path) if gone else (folder / "a").unlink()
+            raise FileNotFoundError(errno.ENOENT, "removed meanwhile", str(folder / "a"))
+        remove(path)
+
+    monkeypatch.setattr(shutil, "rmtree", raced)
+    store.remove_tree(str(folder))
+    assert not folder.exists()
+    assert calls == (1 if gone else 2)
+
+
+def test_a_folder_that_cannot_be_removed_is_not_tried_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(path: Path) -> None:
+        raise FileNotFoundError(errno.ENOENT, "shown, but not there", str(path / "a"))
+
+    monkeypatch.setattr(shutil, "rmtree", never)
+    with pytest.raises(StorageError, match="cannot remove: there is no such file or folder"):
+        store.remove_tree(str(tmp_path))
 
 
 def test_local_folder(place: str) -> None:
