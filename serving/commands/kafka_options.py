@@ -10,12 +10,12 @@ from typing import Any, Final, cast
 import click
 
 from driftline.components.errors import UsageError
+from driftline.components.secret import Secret
 from driftline.serving.broker.settings import (
     SASL_MECHANISMS,
     SECURITY_PROTOCOLS,
     KafkaSettings,
     SaslMechanism,
-    Secret,
     SecurityProtocol,
 )
 

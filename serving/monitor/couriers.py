@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Final
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlencode
-from urllib.request import Request, urlopen
 
 from kafka.errors import KafkaError
 
 from driftline.components.errors import UsageError
+from driftline.components.kubeflow.client import Kubeflow
+from driftline.components.kubeflow.connection import Connection
+from driftline.components.kubeflow.logins import NoLogin, TokenFile
 from driftline.serving.broker.clients import brokers, open_admin, open_producer
 from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import UnavailableError
@@ -22,7 +19,6 @@ from driftline.serving.monitor.settings import RunSettings
 _REQUEST_S: Final = 8.0  # all replicas have it within milliseconds, unless a leader has gone
 _ACKNOWLEDGED_S: Final = 20.0  # time to find a new leader; the stream waits meanwhile
 _ANSWER_S: Final = 10.0  # the API server asks its database; the stream waits meanwhile
-_SHOWN: Final = 300
 
 
 class AlertsTopic:
@@ -86,7 +82,7 @@ class AlertsTopic:
 
 
 class KubeflowRuns:
-    """Starts runs by the REST API of Kubeflow Pipelines, v2beta1.
+    """Starts runs by the REST API of Kubeflow Pipelines.
 
     A run is named after its alarm, and looked for before it is started: a second delivery starts no second run.
     """
@@ -98,80 +94,39 @@ class KubeflowRuns:
             settings: which pipeline, where.
         """
         self._settings = settings
-        self._base = settings.url.rstrip("/") + "/apis/v2beta1/"
+        login = TokenFile(settings.token_file, "kfp-token-file") if settings.token_file else NoLogin()
+        # Tried once: the stream waits meanwhile, and what fails is delivered again.
+        connection = Connection(settings.url, login, answer_s=_ANSWER_S, attempts=1)
+        self._kubeflow = Kubeflow(connection, settings.namespace)
 
     def deliver(self, delivery: Delivery) -> None:
         """Start a run of the pipeline's latest version, unless it is there."""
         settings, content = self._settings, delivery.content
         name = str(content["name"])
-        if self._named("runs", name):
+        if self._kubeflow.runs(named=name, at_most=1):
             return
-        pipeline = self._only("pipeline", self._named("pipelines", settings.pipeline), settings.pipeline)
-        pipeline_id = str(pipeline["pipeline_id"])
-        latest = {"page_size": "1", "sort_by": "created_at desc"}
-        found = self._asked(f"pipelines/{quote(pipeline_id, safe='')}/versions?{urlencode(latest)}")
-        versions = found.get("pipeline_versions") or []
-        version = self._only("version of pipeline", versions, settings.pipeline)
+        pipeline = self._kubeflow.find_pipeline(settings.pipeline)
+        if pipeline is None:
+            raise self._missing("pipeline", settings.pipeline)
+        versions = self._kubeflow.versions(pipeline, latest=1)
+        if not versions:
+            raise self._missing("version of pipeline", settings.pipeline)
         run: dict[str, Any] = {
             "display_name": name,
-            "pipeline_version_reference": {
-                "pipeline_id": pipeline_id,
-                "pipeline_version_id": str(version["pipeline_version_id"]),
-            },
+            "pipeline_version_reference": versions[0].reference(),
             "runtime_config": {"parameters": content["parameters"]},
         }
         if settings.experiment:
-            experiments = self._named("experiments", settings.experiment)
-            run["experiment_id"] = self._only("experiment", experiments, settings.experiment)["experiment_id"]
+            experiment = self._kubeflow.find_experiment(settings.experiment)
+            if experiment is None:
+                raise self._missing("experiment", settings.experiment)
+            run["experiment_id"] = experiment
         if settings.service_account:
             run["service_account"] = settings.service_account
-        self._asked("runs", run)
+        self._kubeflow.create_run(run)
 
-    def _named(self, kind: str, name: str) -> list[dict[str, Any]]:
-        """Return the things of a kind that have a name."""
-        predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
-        query = {"filter": json.dumps({"predicates": [predicate]})}
-        if self._settings.namespace:
-            query["namespace"] = self._settings.namespace
-        return self._asked(f"{kind}?{urlencode(query)}").get(kind) or []
-
-    def _only(self, kind: str, found: list[dict[str, Any]], name: str) -> dict[str, Any]:
-        if len(found) != 1:
-            raise UnavailableError(
-                f"{self._settings.url}: expected one {kind} {name!r}, found {len(found)}; upload it, or check the name "
-                "and the namespace"
-            )
-        return found[0]
-
-    def _asked(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the answer to a GET, or to a POST of a body."""
-        headers = {"Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        if self._settings.token_file:
-            headers["Authorization"] = f"Bearer {self._token()}"
-        content = None if body is None else json.dumps(body).encode()
-        # The settings allow http and https alone.
-        request = Request(self._base + path, content, headers)
-        url = self._base + path.partition("?")[0]
-        try:
-            with urlopen(request, timeout=_ANSWER_S) as response:
-                answer = json.loads(response.read() or b"{}")
-        except HTTPError as error:
-            told = " ".join(error.read(4 * _SHOWN).decode("utf-8", "replace").split())[:_SHOWN]
-            status = HTTPStatus(error.code).phrase if error.code in {*HTTPStatus} else ""
-            raise UnavailableError(f"{url}: answers {error.code} {status}: {told or 'nothing more'}") from error
-        except (URLError, OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            raise UnavailableError(f"{url}: gives no answer ({reason}); check the address and the network") from error
-        if not isinstance(answer, dict):
-            raise UnavailableError(f"{url}: expected a JSON object, got something else; check the address")
-        return answer
-
-    def _token(self) -> str:
-        place = self._settings.token_file
-        try:
-            return Path(place).read_text(encoding="ascii").strip()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "is not plain text"
-            raise UnavailableError(f"kfp-token-file {place}: {reason}; name a file that holds a token") from error
+    def _missing(self, kind: str, name: str) -> UnavailableError:
+        return UnavailableError(
+            f"{self._settings.url}: expected one {kind} {name!r}, found 0; upload it, or check the name and the "
+            "namespace"
+        )

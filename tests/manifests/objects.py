@@ -74,7 +74,7 @@ class Pod:
 
 def pods(objects: Sequence[Object]) -> Iterator[Pod]:
     for one in objects:
-        if one["kind"] in ("StatefulSet", "Deployment"):
+        if one["kind"] in ("StatefulSet", "Deployment", "Job"):
             template = one["spec"]["template"]
             yield Pod(one, template["metadata"]["labels"], template["spec"])
         elif one["kind"] == "InferenceService":
@@ -87,7 +87,7 @@ def pod_of(objects: Sequence[Object], component: str) -> Pod:
     return found
 
 
-FIELDS = {"metadata.name": "driftline-0"}
+FIELDS = {"metadata.name": "driftline-0", "metadata.namespace": "reviews"}
 """What the pod is told about itself."""
 
 

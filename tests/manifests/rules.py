@@ -117,8 +117,8 @@ def mounted(pod: Pod) -> Iterator[str]:
 def pinned(pod: Pod) -> Iterator[str]:
     """The image is that of this version."""
     for container in pod.spec.get("initContainers", []) + pod.spec["containers"]:
-        if container["image"] not in images.BY_NAME.values():
-            yield f"image {container['image']}, expected one of {sorted(images.BY_NAME.values())}"
+        if container["image"] not in images.DEFAULTS.values():
+            yield f"image {container['image']}, expected one of {sorted(images.DEFAULTS.values())}"
 
 
 POD_RULES = (confined, provided, probed, mounted, pinned)
@@ -154,6 +154,11 @@ def references(objects: Sequence[Object]) -> Iterator[str]:
                 used.add(key["name"])
                 if key["key"] not in settings.get(key["name"], {}):
                     yield f"{title(pod.owner)}: no key {key['key']} in a ConfigMap {key['name']}"
+        for volume in pod.spec.get("volumes", []):
+            if "configMap" in volume:
+                used.add(volume["configMap"]["name"])
+                if volume["configMap"]["name"] not in settings:
+                    yield f"{title(pod.owner)}: no ConfigMap {volume['configMap']['name']}"
     yield from (f"nothing uses {name}" for name in sorted((settings.keys() | accounts) - used))
     services = {name_of(one): one["spec"] for one in of_kind(objects, "Service")}
     for name, service in services.items():

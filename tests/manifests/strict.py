@@ -23,6 +23,7 @@ SCHEMAS = ROOT.parent / "shared" / "crds"
 OWN_KINDS = {
     "ConfigMap": "v1",
     "Deployment": "apps/v1",
+    "Job": "batch/v1",
     "Service": "v1",
     "ServiceAccount": "v1",
     "StatefulSet": "apps/v1",

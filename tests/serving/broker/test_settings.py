@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from kafka import KafkaConsumer, KafkaProducer
 
 from driftline.components.errors import UsageError
+from driftline.components.secret import Secret
 from driftline.serving.broker import clients
-from driftline.serving.broker.settings import KafkaSettings, Secret
+from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.commands.kafka_options import kafka_options
 
 PASSWORD = "correct horse battery staple"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from driftline.components.secret import Secret
 from driftline.serving.broker.clients import open_consumer, open_producer, record_of
-from driftline.serving.broker.settings import KafkaSettings, SaslMechanism, Secret
+from driftline.serving.broker.settings import KafkaSettings, SaslMechanism
 from driftline.serving.errors import UnavailableError
 from tests.support.brokers import create_topics, eventually
 from tests.support.tls_proxy import LoginProxy, TlsProxy, authority, behind

@@ -6,99 +6,134 @@ import json
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import kfp
 import pytest
 
-from driftline.components.errors import UsageError
+from driftline.components.errors import DriftlineError, UsageError
 from driftline.serving.errors import UnavailableError
 from driftline.serving.monitor.alerts import Delivery, alert, alert_id, binary_event, run_of
 from driftline.serving.monitor.couriers import AlertsTopic, KubeflowRuns
 from driftline.serving.monitor.settings import RunSettings
-from tests.serving.monitor.kubeflow import Kubeflow, serving_kubeflow
+from tests.serving.monitor.kubeflow import kubeflow_with_drift
 from tests.support.brokers import create_topics, fresh, noida_broker, read_topic, settings_of
+from tests.support.kubeflow_double import KubeflowDouble, serving_kubeflow
 
 RUN = Delivery("run", "a1", {"name": "drift on embeddings a1", "parameters": {"reference": "gs://b/r", "sample": 5000}})
 
 
 @pytest.fixture
-def kubeflow() -> Kubeflow:
-    return Kubeflow()
+def kubeflow() -> KubeflowDouble:
+    return kubeflow_with_drift()
 
 
 @pytest.fixture
-def url(kubeflow: Kubeflow) -> Generator[str]:
+def url(kubeflow: KubeflowDouble) -> Generator[str]:
     with serving_kubeflow(kubeflow) as address:
         yield address
 
 
-def test_a_run_is_started_as_kubeflows_own_client_does(kubeflow: Kubeflow, url: str) -> None:
+def test_a_run_is_started_as_kubeflows_own_client_does(kubeflow: KubeflowDouble, url: str) -> None:
     KubeflowRuns(RunSettings(url, "drift", (), service_account="runner", experiment="monitoring")).deliver(RUN)
     client = kfp.Client(host=url)
+    (version,) = kubeflow.versions.values()
+    (experiment,) = kubeflow.experiments
     client.run_pipeline(
-        experiment_id="e-1",
+        experiment_id=experiment,
         job_name="drift on embeddings a1",
         params={"reference": "gs://b/r", "sample": 5000},
         pipeline_id=client.get_pipeline_id("drift"),
-        version_id="v-9",
+        version_id=version["pipeline_version_id"],
         service_account="runner",
     )
-    ours, theirs = kubeflow.runs
+    ours, theirs = (without_times(run) for run in kubeflow.runs.values())
     assert ours == theirs
 
 
-def test_a_run_that_is_there_is_not_started_again(kubeflow: Kubeflow, url: str) -> None:
+def without_times(run: dict[str, Any]) -> dict[str, Any]:
+    own = ("run_id", "created_at", "scheduled_at", "state_history")
+    return {key: value for key, value in run.items() if key not in own}
+
+
+def test_a_run_that_is_there_is_not_started_again(kubeflow: KubeflowDouble, url: str) -> None:
     runs = KubeflowRuns(RunSettings(url + "/", "drift", ()))
     runs.deliver(RUN)
     runs.deliver(RUN)
     runs.deliver(replace(RUN, content={**RUN.content, "name": "drift on embeddings a2"}))
-    assert [run["display_name"] for run in kubeflow.runs] == ["drift on embeddings a1", "drift on embeddings a2"]
-    assert "experiment_id" not in kubeflow.runs[0]
+    names = [run["display_name"] for run in kubeflow.runs.values()]
+    assert names == ["drift on embeddings a1", "drift on embeddings a2"]
+    default = {one["experiment_id"] for one in kubeflow.experiments.values() if one["display_name"] == "Default"}
+    assert {run["experiment_id"] for run in kubeflow.runs.values()} == default
 
 
-def test_the_namespace_and_the_token_go_along(kubeflow: Kubeflow, url: str, tmp_path: Path) -> None:
+def test_it_is_of_the_latest_version(kubeflow: KubeflowDouble, url: str) -> None:
+    (first,) = kubeflow.versions.values()
+    spec = [first["pipeline_spec"]]
+    latest = kubeflow._create_version(first["pipeline_id"], "v2", "v2", {}, spec)
+    KubeflowRuns(RunSettings(url, "drift", ())).deliver(RUN)
+    (run,) = kubeflow.runs.values()
+    assert run["pipeline_version_reference"]["pipeline_version_id"] == latest["pipeline_version_id"]
+
+
+def test_the_namespace_and_the_token_go_along(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("first\n", encoding="ascii")
-    runs = KubeflowRuns(RunSettings(url, "drift", (), namespace="team", token_file=str(token)))
-    runs.deliver(RUN)
-    assert kubeflow.authorization == {"Bearer first"}
-    token.write_text("second", encoding="ascii")  # such tokens are replaced every hour or so
-    runs.deliver(RUN)
-    assert kubeflow.authorization == {"Bearer first", "Bearer second"}
-    assert {tuple(query["namespace"]) for _, _, query in kubeflow.asked if "filter" in query} == {("team",)}
-    token.unlink()
-    with pytest.raises(UnavailableError, match=r"kfp-token-file .*token: No such file or directory; name a file"):
+    kubeflow = kubeflow_with_drift("team")
+    kubeflow.token = "first"
+    with serving_kubeflow(kubeflow) as url:
+        runs = KubeflowRuns(
+            RunSettings(url, "drift", (), namespace="team", token_file=str(token), experiment="monitoring")
+        )
         runs.deliver(RUN)
+        kubeflow.token = "second"
+        token.write_text("second", encoding="ascii")  # such tokens are replaced every hour or so
+        runs.deliver(RUN)
+        asked = [parse_qs(urlsplit(target).query) for method, target in kubeflow.asked if method == "GET"]
+        named = [query.get("namespace") for query in asked if "filter" in query or not query]
+        assert named == [["team"]] * len(named)
+        assert len(kubeflow.runs) == 1
+        token.unlink()
+        with pytest.raises(UsageError, match=r"kfp-token-file .*token: No such file or directory; name a file"):
+            runs.deliver(RUN)
 
 
 @pytest.mark.parametrize(
-    ("refusal", "message"),
+    ("answer", "message"),
     [
-        ((401, b'{"message":\n "Unauthenticated"}'), r'answers 401 Unauthorized: {"message": "Unauthenticated"}$'),
-        ((500, b""), r"/apis/v2beta1/runs: answers 500 Internal Server Error: nothing more$"),
-        ((499, b"?"), r"answers 499 : \?$"),
-        ((200, b"<html>"), r"gives no answer \(.*\); check the address and the network$"),
-        ((200, b"[]"), r"expected a JSON object, got something else; check the address$"),
+        (
+            (401, {"message": "Unauthenticated"}),
+            r"/runs: answers 401 Unauthorized: Unauthenticated; no login was given",
+        ),
+        ((500, {}), r"/apis/v2beta1/runs: answers 500 Internal Server Error: {}$"),
+        ((499, {"message": "?"}), r"answers 499: \?$"),
+        ((200, b"<html>"), r"answers 200 with a web page; no login was given: give one .*, or check the host$"),
+        ((200, []), r"expected a JSON object, got something else; check the host$"),
     ],
 )
-def test_a_refusal_is_one_line(kubeflow: Kubeflow, url: str, refusal: tuple[int, bytes], message: str) -> None:
-    kubeflow.refusal = refusal
-    with pytest.raises(UnavailableError, match=message) as caught:
+def test_a_refusal_is_one_line(kubeflow: KubeflowDouble, url: str, answer: tuple[int, Any], message: str) -> None:
+    kubeflow.before = lambda method, target: answer
+    with pytest.raises(DriftlineError, match=message) as caught:
         KubeflowRuns(RunSettings(url, "drift", ())).deliver(RUN)
     assert "\n" not in str(caught.value)
-    assert kubeflow.runs == []
+    assert len(kubeflow.asked) == 1, "tried once: the stream waits meanwhile"
+    assert kubeflow.runs == {}
 
 
-def test_what_is_not_there(kubeflow: Kubeflow, url: str) -> None:
+def test_what_is_not_there(kubeflow: KubeflowDouble, url: str) -> None:
     with pytest.raises(UnavailableError, match=r"expected one pipeline 'none', found 0; upload it, or check"):
         KubeflowRuns(RunSettings(url, "none", ())).deliver(RUN)
     with pytest.raises(UnavailableError, match=r"expected one experiment 'none', found 0"):
         KubeflowRuns(RunSettings(url, "drift", (), experiment="none")).deliver(RUN)
-    assert kubeflow.runs == []
+    kubeflow.versions.clear()
+    with pytest.raises(UnavailableError, match=r"expected one version of pipeline 'drift', found 0"):
+        KubeflowRuns(RunSettings(url, "drift", ())).deliver(RUN)
+    assert kubeflow.runs == {}
 
 
 def test_nobody_there() -> None:
-    with pytest.raises(UnavailableError, match=r"gives no answer \(.*refused\); check the address and the network"):
+    with pytest.raises(DriftlineError, match=r"gives no answer \(Connection refused\); check the host, the network"):
         KubeflowRuns(RunSettings("http://127.0.0.1:9", "drift", ())).deliver(RUN)
 
 

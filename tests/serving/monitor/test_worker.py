@@ -33,7 +33,7 @@ from driftline.serving.monitor.state import STATE_NAME, MonitorState, StateFile
 from driftline.serving.records.provenance import source_headers
 from driftline.serving.records.record import Coordinates, Record
 from tests.serving.monitor.conftest import Bench
-from tests.serving.monitor.kubeflow import Kubeflow, serving_kubeflow
+from tests.serving.monitor.kubeflow import kubeflow_with_drift
 from tests.serving.monitor.streams import SMALL, Inbox, value, vectors
 from tests.support.brokers import (
     create_topics,
@@ -44,6 +44,7 @@ from tests.support.brokers import (
     restartable_broker,
     settings_of,
 )
+from tests.support.kubeflow_double import serving_kubeflow
 
 PARTITIONS = 4
 QUIET = SMALL.ert // 10
@@ -288,7 +289,7 @@ def test_a_second_monitor_takes_the_place_of_the_first(topics: Stream) -> None:
 
 
 def test_an_alarm_starts_a_run(topics: Stream) -> None:
-    kubeflow = Kubeflow()
+    kubeflow = kubeflow_with_drift()
     with serving_kubeflow(kubeflow) as url:
         parameters = (("reference", topics.settings.reference.dataset), ("out", "gs://b/{alert}"))
         settings = replace(topics.settings, run=RunSettings(url, "drift", parameters))
@@ -297,9 +298,10 @@ def test_an_alarm_starts_a_run(topics: Stream) -> None:
             eventually(lambda: monitor.ended.is_set() or bool(kubeflow.runs and topics.alert_ids()))
         assert monitor.error == []
     (identity,) = topics.alert_ids()
-    (run,) = kubeflow.runs
+    (run,) = kubeflow.runs.values()
+    (version,) = kubeflow.versions.values()
     assert run["display_name"] == f"drift on {topics.topic} {identity}"
-    assert run["pipeline_version_reference"] == {"pipeline_id": "p-1", "pipeline_version_id": "v-9"}
+    assert run["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
     assert run["runtime_config"]["parameters"] == {
         "reference": topics.settings.reference.dataset,
         "out": f"gs://b/{identity}",
