@@ -24,7 +24,7 @@ $(VENV)/.locked: requirements.lock
 
 $(VENV)/.sources: FORCE
 	@mkdir -p $(VENV)
-	@find $(SOURCES) pyproject.toml -name '*.py' -o -name '*.toml' -o -name '*.j2' -o -name '*.css' -o -name py.typed \
+	@find $(SOURCES) pyproject.toml -name '*.py' -o -name '*.toml' -o -name '*.j2' -o -name '*.css' -o -name '*.yaml' -o -name py.typed \
 		| LC_ALL=C sort > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
@@ -60,14 +60,12 @@ format: $(VENV)/.installed ## Format the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-golden: $(VENV)/.installed ## Write the golden files that the tests compare compiled pipelines with
-	$(BIN)/driftline compile drift --out tests/pipelines/golden/drift.yaml
-	$(BIN)/driftline compile backfill --out tests/pipelines/golden/backfill.yaml
+golden: $(VENV)/.installed ## Write what is made of the declarations: pipelines/yaml/ and the tables of the components' READMEs
+	$(BIN)/driftline compile --all --out pipelines/yaml
+	$(BIN)/python -m tests.support.component_readmes
 
-compile: $(VENV)/.installed ## Compile the pipelines to build/pipelines/*.yaml
-	@mkdir -p build/pipelines
-	$(BIN)/driftline compile drift --out build/pipelines/drift.yaml
-	$(BIN)/driftline compile backfill --out build/pipelines/backfill.yaml
+compile: $(VENV)/.installed ## Compile the pipelines and the components to build/pipelines/*.yaml
+	$(BIN)/driftline compile --all --out build/pipelines
 
 bench: $(VENV)/.installed ## Measure speed and memory, printed as tables and written to bench-results/
 	$(BIN)/python tests/bench/kernel.py

@@ -77,6 +77,11 @@ def test_a_wheel_holds_everything_and_works_alone(tmp_path):
         for pattern in ("*.py", "*.j2", "*.css", "py.typed")
         for path in (ROOT / top).rglob(pattern)
     }
+    expected |= {
+        f"driftline/{path.relative_to(ROOT).as_posix()}"
+        for pattern in ("components/*/metadata.yaml", "pipelines/yaml/*.yaml")
+        for path in ROOT.glob(pattern)
+    }
     assert {name for name in names if ".dist-info/" not in name} == expected
     home = tmp_path / "venv"
     venv.create(home, with_pip=False)
