@@ -45,7 +45,7 @@ MAX_SEED: Final = 2**63 - 1
 
 def check_seed(seed: int) -> None:
     """Raise UsageError unless ``seed`` is a whole number in [0, 2⁶³)."""
-    if not 0 <= seed <= MAX_SEED:
+    if not 0 <= seed <= MAX_SEED or seed != int(seed):
         raise UsageError(f"seed: expected a whole number from 0 to {MAX_SEED}, got {seed}")
 
 

@@ -4,14 +4,24 @@
 # pyright: reportCallIssue=false, reportMissingTypeArgument=false
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from kfp import dsl
 
+from driftline.components.artifacts import EmbeddingsDataset
 from driftline.components.embedding import component as embedding
-from driftline.pipelines.profile import MAX_PARALLELISM, Profile
+from driftline.pipelines.profile import Profile
 
 NAME = "driftline-backfill"
+
+
+class Backfilled(NamedTuple):
+    """What a backfill comes to, for the steps behind it."""
+
+    dataset: EmbeddingsDataset
+    uri: str
+    rows: int
+    status: str
 
 
 def backfill_pipeline(profile: Profile) -> Callable[..., Any]:
@@ -41,18 +51,23 @@ def backfill_pipeline(profile: Profile) -> Callable[..., Any]:
         tasks: int = 8,
         encoder_profile: str = "",
         hourly_price: float = 0.0,
-    ):
+        as_of: str = "",
+        when_empty: str = "skip",
+    ) -> Backfilled:
         """Embed texts with a sentence-transformers model.
 
         Args:
-            texts: Files, folders or patterns of texts (Parquet, JSONL, CSV), gs:// or local.
+            texts: Files, folders or patterns of texts (Parquet, JSONL, CSV), gs:// or local; a folder date=yesterday
+                is that of the day before as_of.
             model: Folder, gs:// prefix or name of a sentence-transformers model.
-            out: Embeddings dataset to write, a gs:// or local folder.
+            out: Embeddings dataset to write, a gs:// or local folder; date=yesterday in it, {date}, {hour} and {run}
+                are those of as_of and of the run.
             id_column: Column that holds the texts' ids.
             text_column: Column that holds the texts.
             time_column: Column that since and until look at.
-            since: Take texts from this time on, a date or ISO 8601; empty for all.
-            until: Take texts before this time; empty for all.
+            since: Take texts from this time on, a date, ISO 8601, or relative to as_of in UTC, such as -1d or -24h;
+                empty for all.
+            until: Take texts before this time, such as today; empty for all.
             where: Conditions that must all hold, such as "rating >= 7".
             strict: Refuse texts that are null, blank or damaged instead of counting them.
             incremental: Add to the dataset that is there: embed new and changed texts, delete those whose text is null.
@@ -67,6 +82,14 @@ def backfill_pipeline(profile: Profile) -> Callable[..., Any]:
             tasks: Tasks to share the shards among, 200 at most.
             encoder_profile: What `driftline bench encode` measured on such machines, a gs:// file; empty for none.
             hourly_price: Of one task's machine, in any currency, to tell what a million texts cost; 0 to leave it out.
+            as_of: The moment that relative times are of, an ISO 8601 date or time; empty for now.
+            when_empty: What becomes of a run whose window holds no text, skip or refuse.
+
+        Returns:
+            dataset: The embeddings dataset.
+            uri: Its place.
+            rows: Its rows; 0 where the run was skipped.
+            status: embedded, or skipped where the window held no text.
         """
         cache = profile.model_cache
         planned = profile.place(
@@ -74,22 +97,18 @@ def backfill_pipeline(profile: Profile) -> Callable[..., Any]:
                 texts=texts, model=model, out=out, id_column=id_column, text_column=text_column,
                 time_column=time_column, since=since, until=until, where=where, strict=strict, incremental=incremental,
                 prompt=prompt, precision=precision, dimension=dimension, max_tokens=max_tokens, segments=segments,
-                overlap=overlap, dtype=dtype, rows_per_shard=rows_per_shard, tasks=tasks, model_cache=cache,
-            ),
-            "embed", cpu="2", memory="4Gi", models=True,
+                overlap=overlap, dtype=dtype, rows_per_shard=rows_per_shard, tasks=tasks, as_of=as_of,
+                when_empty=when_empty, model_cache=cache, job=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+            )
         )  # fmt: skip
         plan = planned.outputs["backfill_plan"]
-        with dsl.ParallelFor(planned.outputs["Output"], parallelism=MAX_PARALLELISM, name="shards") as share:
+        with dsl.ParallelFor(planned.outputs["Output"], parallelism=profile.parallelism) as share:
             embedded = profile.place(
-                embedding.embed(share=share, profile=encoder_profile, model_cache=cache, backfill_plan=plan),
-                "embed", cpu="4", memory="8Gi", gpu="embed", models=True,
-            )  # fmt: skip
-        profile.place(
-            embedding.finish_backfill(
-                hourly_price=hourly_price, model_cache=cache, backfill_plan=plan,
-                task_reports=dsl.Collected(embedded.outputs["task_report"]),
-            ),
-            "embed", cpu="2", memory="4Gi", models=True,
-        )  # fmt: skip
+                embedding.embed(share=share, profile=encoder_profile, model_cache=cache, backfill_plan=plan)
+            )
+        finished = profile.place(
+            embedding.finish_backfill(hourly_price=hourly_price, model_cache=cache, backfill_plan=plan).after(embedded)
+        )
+        return Backfilled(**{name: finished.outputs[name] for name in Backfilled._fields})
 
     return backfill

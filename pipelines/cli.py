@@ -12,8 +12,12 @@ import click
 
 from driftline.components.command_line import run_command
 from driftline.pipelines.commands.bench import bench
+from driftline.pipelines.commands.compile import compile_
 from driftline.pipelines.commands.drift import drift
 from driftline.pipelines.commands.embed import embed
+from driftline.pipelines.commands.runs import runs
+from driftline.pipelines.commands.schedule import schedule
+from driftline.pipelines.commands.submit import submit
 from driftline.serving.commands.group import ServingCommands
 
 # Imports of the jobs stand in the commands: `driftline --help` answers at once, and each command loads, and needs
@@ -30,54 +34,8 @@ def cli() -> None:
     """Embed streams of texts, and tell when a stream stops looking like it used to."""
 
 
-for command in (embed, drift, bench):
+for command in (embed, drift, bench, compile_, submit, schedule, runs):
     cli.add_command(command)
-
-
-def _image(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    from driftline.components.images import BY_NAME
-
-    images = dict(BY_NAME)
-    for value in values:
-        name, separator, reference = value.partition("=")
-        if name not in BY_NAME or not separator or not reference:
-            raise click.BadParameter(f"expected NAME=REFERENCE with NAME one of {', '.join(BY_NAME)}, got {value!r}")
-        images[name] = reference
-    return images
-
-
-@cli.command("compile")
-@click.argument("pipeline", default="drift", metavar="[PIPELINE]")
-@click.option("--out", required=True, metavar="FILE", help="YAML file to write, to upload to Kubeflow.")
-@click.option(
-    "--image",
-    "images",
-    multiple=True,
-    callback=_image,
-    metavar="NAME=REF",
-    help="Image reference for embed or kernels, by digest in production; repeatable.",
-)
-@click.option(
-    "--gpu",
-    type=click.Choice(["embed", "kernels", "none"]),
-    multiple=True,
-    default=["embed"],
-    show_default=True,
-    help="Fan-outs whose tasks ask for a GPU each; repeatable.",
-)
-@click.option(
-    "--model-claim",
-    default="",
-    metavar="PVC",
-    help="Persistent volume claim in which models from gs:// are kept between tasks and runs.",
-)
-def compile_(pipeline: str, out: str, images: dict[str, str], gpu: tuple[str, ...], model_claim: str) -> None:
-    """Compile a pipeline, drift or backfill, to YAML for a Kubeflow cluster."""
-    from driftline.pipelines.compiled import write_pipeline
-    from driftline.pipelines.profile import Profile
-
-    write_pipeline(pipeline, Profile(images=images, gpu=frozenset(gpu) - {"none"}, model_claim=model_claim), out)
-    click.echo(out)
 
 
 @cli.command()

@@ -11,8 +11,9 @@ from driftline.components.errors import UsageError
 from driftline.components.mmd.result import DriftResult
 from driftline.components.random_bits import check_seed
 from driftline.components.storage.location import is_gcs
+from driftline.components.storage.store import remove_tree
 from driftline.pipelines.demo_data import Window, cut_windows, fetch_model, fetch_texts
-from driftline.pipelines.runs import DriftSettings, EmbedSettings, run_drift, run_embed
+from driftline.pipelines.runs import DriftSettings, EmbedSettings, compared, run_drift, run_embed
 
 KERNEL_TASKS: Final = 4
 
@@ -38,8 +39,9 @@ def run_demo(folder: str, seed: int, say: Callable[[str], None]) -> list[tuple[W
     found: list[tuple[Window, DriftResult]] = []
     for window in others:
         out = str(home / "reports" / window.name)
+        remove_tree(out)  # of the demonstration before: a run writes over no report
         result = run_drift(_dataset(home, reference), _dataset(home, window), out, settings, f"drift {window.name}")
-        found.append((window, result))
+        found.append((window, compared(result)))
     _summary(Path(folder), found, say)
     return found
 

@@ -7,7 +7,7 @@ import sys
 
 from kfp import local
 
-from driftline.pipelines.compiled import PIPELINES
+from driftline.pipelines.catalogue import PIPELINES
 from driftline.pipelines.profile import LOCAL
 
 

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from driftline.components.embedding.encoding.settings import EncoderSettings
+from driftline.components.errors import DataError
 from driftline.components.kernel.method import AUTO, DEFAULT_COMBINATION, SEARCH
-from driftline.components.mmd.result import DriftResult
-from driftline.components.projection.step import WORK
+from driftline.components.mmd.result import SKIPPED, DriftResult, SkippedResult
 from driftline.components.storage.location import is_gcs, normalised, split_gcs
-from driftline.components.storage.store import join, read_json, remove_tree, write_bytes
-from driftline.components.storage.texts import TextColumns, TextSelection
+from driftline.components.storage.outputs import WORK, OutputPlace
+from driftline.components.storage.store import exists, join, read_json, remove, remove_tree, write_bytes
+from driftline.components.storage.texts import TextColumns
 from driftline.pipelines.console import Display, following
 from driftline.pipelines.local import run_pipeline
 
+if TYPE_CHECKING:
+    from driftline.components.embedding.step import Finished
+
 DRIFT_STEPS: Final = ("sample", "fit", "project", "plan", "kernel", "test", "report")
 EMBED_STEPS: Final = ("plan", "embed", "finish")
+LOG: Final = "run.log"
+RESULT: Final = "result.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,39 +46,64 @@ class DriftSettings:
     seed: int = 0
     text_column: str = "text"
     history: str = ""
+    as_of: str = ""
+    min_rows: int = 0
+    when_small: str = "skip"
+    when_partial: str = "compare"
 
 
-def run_drift(reference: str, current: str, out: str, settings: DriftSettings, title: str = "drift") -> DriftResult:
+def run_drift(
+    reference: str, current: str, out: str, settings: DriftSettings, title: str = "drift"
+) -> DriftResult | SkippedResult:
     """Run the drift pipeline through KFP's local runner and return its result.
 
-    Everything that the tasks print goes to ``run.log`` in the output folder. Working files are removed, also when a
-    task fails or the run is interrupted; what else lies in the output folder stays.
+    Everything that the tasks print goes to ``run.log`` beside the report, or, where there is none, before the first
+    placeholder of the output folder, in a file of its own beside another run's report. Working files are removed, also
+    when a task fails or the run is interrupted; what else lies in the output folder stays.
     """
-    write_bytes(join(out, "run.log"), b"")  # an output that cannot be written is found before the work
+    base = OutputPlace.of(out).base
+    own_log = join(base, f"run-{uuid.uuid4().hex[:8]}.log")
+    write_bytes(own_log, b"")  # an output that cannot be written is found before the work
+    remove(own_log)
     arguments = {"reference": reference, "current": current, "out": out, **asdict(settings)}
     with tempfile.TemporaryDirectory(prefix="driftline-log-") as folder:
         log = Path(folder) / "run.log"
         log.touch()
         workspaces: list[str] = []
+        reports: list[str] = []
         try:
             with Display(title, DRIFT_STEPS) as display:
 
                 def listen(record: Mapping[str, Any]) -> None:
                     if "workspace" in record:
                         workspaces.append(record["workspace"])
+                    if "report" in record:
+                        reports.append(record["report"])
                     display(record)
 
                 run_pipeline("drift", arguments, log=log, listener=listen)
         finally:
-            write_bytes(join(out, "run.log"), log.read_bytes())
-            _remove_working_files(out, workspaces)
-    return DriftResult.from_json(read_json(join(out, "result.json")))
+            if reports:
+                place = join(reports[-1].rpartition("/")[0], LOG)
+            else:
+                place = own_log if exists(join(base, RESULT)) else join(base, LOG)
+            write_bytes(place, log.read_bytes())
+            _remove_working_files(base, workspaces)
+    found = read_json(join(reports[-1].rpartition("/")[0], RESULT))
+    return SkippedResult.from_json(found) if found.get("status") == SKIPPED else DriftResult.from_json(found)
 
 
-def _remove_working_files(out: str, workspaces: Sequence[str]) -> None:
+def compared(result: DriftResult | SkippedResult) -> DriftResult:
+    """Return the result of a run that compared something. Raises DataError for one that was skipped."""
+    if isinstance(result, SkippedResult):
+        raise DataError(f"{result.reason}; there is nothing to go on with")
+    return result
+
+
+def _remove_working_files(base: str, workspaces: Sequence[str]) -> None:
     for uri in workspaces:
         remove_tree(uri)
-    folder = join(out, WORK)
+    folder = join(base, WORK)
     if not is_gcs(folder):
         with suppress(OSError):  # never made, or another run works in it, or it is the user's own
             Path(folder).rmdir()
@@ -82,7 +114,12 @@ class EmbedSettings:
     """The backfill's settings; what they mean stands at :func:`driftline.components.embedding.step.plan`."""
 
     columns: TextColumns = field(default_factory=TextColumns)
-    selection: TextSelection = field(default_factory=TextSelection)
+    since: str = ""
+    until: str = ""
+    time_column: str = "time"
+    where: tuple[str, ...] = ()
+    as_of: str = ""
+    when_empty: str = "skip"
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     dtype: str = "float32"
     rows_per_shard: int = 0
@@ -93,23 +130,27 @@ class EmbedSettings:
     model_cache: str = ""
 
 
-def run_embed(
-    inputs: Sequence[str], model: str, out: str, settings: EmbedSettings, title: str = "embed"
-) -> dict[str, float]:
-    """Run the backfill's steps in this process, which loads the model once, and return its metrics."""
+def run_embed(inputs: Sequence[str], model: str, out: str, settings: EmbedSettings, title: str = "embed") -> Finished:
+    """Run the backfill's steps in this process, which loads the model once, and return what it came to."""
     from driftline.components.embedding import step  # PyTorch: seconds to import
 
     with (
         following(Display(title, EMBED_STEPS)),
         tempfile.TemporaryDirectory(prefix="driftline-run-") as folder,
     ):
-        plan, report, dataset = (str(Path(folder) / name) for name in ("plan.json", "report.json", "dataset.json"))
-        step.plan(
+        plan, dataset = (str(Path(folder) / name) for name in ("plan.json", "dataset.json"))
+        [share] = step.plan(
             inputs=inputs,
             model=model,
             out=out,
             columns=settings.columns,
-            selection=settings.selection,
+            since=settings.since,
+            until=settings.until,
+            time_column=settings.time_column,
+            where=settings.where,
+            as_of=settings.as_of,
+            when_empty=settings.when_empty,
+            job=uuid.uuid4().hex[:8],
             encoder=settings.encoder,
             dtype=settings.dtype,
             rows_per_shard=settings.rows_per_shard,
@@ -121,14 +162,12 @@ def run_embed(
         )
         step.embed(
             planned=plan,
-            share={"task": 0},
-            out=report,
+            share=share,
             profile=settings.profile,
             model_cache=settings.model_cache,
         )
         return step.finish(
             planned=plan,
-            parts=[report],
             dataset_out=dataset,
             hourly_price=settings.hourly_price,
             model_cache=settings.model_cache,

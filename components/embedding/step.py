@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import uuid
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 from driftline.components.embedding.backfill.finishing import described, publish, remove_strays, reported_shards, verify
 from driftline.components.embedding.backfill.incremental import carried_columns, compare
@@ -36,14 +38,19 @@ from driftline.components.embedding.encoding.models import open_model
 from driftline.components.embedding.encoding.profile import measured_tuning
 from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.errors import DataError, UsageError
-from driftline.components.steps import check_tasks, running
+from driftline.components.steps import Skipped, check_tasks, check_whole, running, shares
 from driftline.components.storage.arrow_types import type_name
 from driftline.components.storage.dataset import EmbeddingsDataset, write_deletes
-from driftline.components.storage.store import join, remove, write_bytes, write_json
+from driftline.components.storage.location import normalised
+from driftline.components.storage.outputs import OutputPlace
+from driftline.components.storage.store import exists, join, list_folders, remove, write_bytes, write_json
+from driftline.components.storage.text_search import NoTextFiles, NoTexts
 from driftline.components.storage.texts import TextColumns, TextCounts, TextSelection, carried_schema, scan_texts
 from driftline.components.storage.values import read_value, write_value
+from driftline.components.storage.windows import Window, parse_as_of, resolve_time, window_of
 
-_ALL: Final = TextSelection()
+SKIP: Final = "skip"
+REFUSE: Final = "refuse"
 _DEFAULTS: Final = EncoderSettings()
 
 
@@ -56,7 +63,13 @@ def plan(
     dtype: str,
     tasks: int,
     plan_out: str,
-    selection: TextSelection = _ALL,
+    since: str = "",
+    until: str = "",
+    time_column: str = "time",
+    where: Sequence[str] = (),
+    as_of: str = "",
+    when_empty: str = SKIP,
+    job: str = "",
     encoder: EncoderSettings = _DEFAULTS,
     rows_per_shard: int = 0,
     strict: bool = False,
@@ -66,14 +79,21 @@ def plan(
     """Check every text, identify the model and cut the work into shards; return one item for each task.
 
     Args:
-        inputs: files, folders or patterns of texts.
+        inputs: files, folders or patterns of texts; a folder such as ``date=yesterday`` is that of the day.
         model: folder, gs:// prefix or name of the model.
-        out: the embeddings dataset to write.
+        out: the embeddings dataset to write, with or without placeholders or a relative day.
         columns: the texts' columns.
         dtype: ``"float32"`` or ``"float16"``.
         tasks: tasks to share the shards among; no more are made than there are shards.
         plan_out: path of the artifact to write.
-        selection: the rows of the texts to take.
+        since: take texts from this time on, absolute or relative to `as_of`; empty for all.
+        until: take texts before this time.
+        time_column: the column that both look at.
+        where: conditions that must all hold.
+        as_of: the moment that relative times are of; empty for now.
+        when_empty: what becomes of a run whose window holds no text: ``"skip"`` or ``"refuse"``. A run without a
+            window, to which more waiting brings no texts, is always refused.
+        job: the backend's name for the run.
         encoder: what decides the vectors.
         rows_per_shard: texts in a shard at most; 0 for the default.
         strict: whether to refuse bad texts rather than to count them.
@@ -87,8 +107,17 @@ def plan(
         UsageError: a setting is out of range.
         StorageError: something cannot be read or written.
     """
-    with running("plan") as clock:
+    with running("plan", hands_on=(plan_out,)) as clock:
         check_tasks(tasks)
+        check_whole(rows_per_shard=rows_per_shard)
+        if when_empty not in (SKIP, REFUSE):
+            raise UsageError(f"when_empty: expected {SKIP} or {REFUSE}, got {when_empty!r}")
+        moment = parse_as_of(as_of, datetime.now(UTC))
+        windows = [_one_folder("texts", given, moment) for given in inputs]
+        out = OutputPlace.of(_one_folder("out", out, moment).uri).folder(moment, job)
+        span = resolve_time(since, moment, "since"), resolve_time(until, moment, "until")
+        selection = TextSelection(*span, time_column, tuple(where))
+        clock.log("progress", out=out, since=selection.since, until=selection.until, as_of=moment.isoformat())
         if strict and incremental:
             raise UsageError(
                 "strict and incremental: one refuses the null texts by which the other deletes; choose one of the two"
@@ -99,22 +128,29 @@ def plan(
         with open_model(model, _folder(model_cache)) as folder:
             check_prompt(folder.path, model, encoder.prompt)
             name, revision = folder.name, with_settings(folder.revision, encoder)
-        sources = tuple(scan_texts(inputs, columns, selection=selection, strict=strict))
-        planned = BackfillPlan(
-            out=out,
-            model=model,
-            model_name=name,
-            revision=revision,
-            encoder=encoder,
-            dtype=checked_dtype,
-            columns=columns,
-            selection=selection,
-            sources=sources,
-            carried=(),
-            shards=(),
-            tasks=1,
-        )
-        planned = _added(planned, most_rows) if incremental and _is_finished(planned) else _whole(planned, most_rows)
+        try:
+            sources = tuple(scan_texts([window.uri for window in windows], columns, selection=selection, strict=strict))
+            planned = BackfillPlan(
+                out=out,
+                model=model,
+                model_name=name,
+                revision=revision,
+                encoder=encoder,
+                dtype=checked_dtype,
+                columns=columns,
+                selection=selection,
+                sources=sources,
+                carried=(),
+                shards=(),
+                tasks=1,
+                run=uuid.uuid4().hex,
+            )
+            adds = incremental and _is_finished(planned)
+            planned = _added(planned, most_rows) if adds else _whole(planned, most_rows)
+        except (NoTextFiles, NoTexts) as error:
+            if when_empty == SKIP and _is_quiet(error, windows, selection):
+                raise Skipped(str(error), {"out": out}) from error
+            raise
         if planned.shards:
             # A folder that cannot be written to is found here, before a model is loaded and hours are spent.
             probe = planned.work_place("writable")
@@ -131,7 +167,26 @@ def plan(
             seconds=clock.seconds,
         )
         write_value(plan_out, planned)
-        return [{"task": task} for task in range(planned.tasks)]
+        return shares(planned.tasks)
+    return shares(1)  # of a run that is skipped: a fan-out of no task is one that Kubeflow cannot run
+
+
+def _one_folder(what: str, given: str, moment: datetime) -> Window:
+    """Resolve a relative day in a place that is no dataset of many days."""
+    window = window_of(given, moment)
+    if len(window.expected) > 1 or any("/" in part for part in window.expected):
+        raise UsageError(
+            f"{what} {given!r}: expected one day here, such as date=yesterday; give a span of time by since and until"
+        )
+    return window
+
+
+def _is_quiet(error: NoTextFiles | NoTexts, windows: Sequence[Window], selection: TextSelection) -> bool:
+    """Say whether there are no texts since it was quiet: other days are there. A misspelt path is no quiet night."""
+    ranged = [window for window in windows if window.ranged]
+    if isinstance(error, NoTexts):
+        return bool(ranged) or selection.timed
+    return any(normalised(window.uri) == error.given and list_folders(window.base) for window in ranged)
 
 
 def _is_finished(planned: BackfillPlan) -> bool:
@@ -150,7 +205,7 @@ def _whole(planned: BackfillPlan, rows_per_shard: int) -> BackfillPlan:
     """Plan a whole dataset."""
     shards = cut([source.pieces for source in planned.sources], rows_per_shard)
     if not shards:
-        raise DataError(
+        raise NoTexts(
             f"{planned.sources[0].uri}: none of the {sum(source.rows for source in planned.sources)} rows holds a text "
             f"to embed ({_shown(planned.counts)}); check the text column, and the selection"
         )
@@ -218,7 +273,7 @@ def _shown(counts: TextCounts) -> str:
     return ", ".join(f"{field.name} {getattr(counts, field.name)}" for field in dataclasses.fields(counts))
 
 
-def embed(*, planned: str, share: Mapping[str, float], out: str, profile: str = "", model_cache: str = "") -> None:
+def embed(*, planned: str, share: Mapping[str, float], profile: str = "", model_cache: str = "") -> None:
     """Embed one task's shards. A shard that is already there, whole and from the same texts, is left as it is.
 
     A task that is killed and started again, or replaced by another one, goes on at the first chunk of 4,096 texts that
@@ -226,8 +281,7 @@ def embed(*, planned: str, share: Mapping[str, float], out: str, profile: str = 
 
     Args:
         planned: path of the plan's JSON.
-        share: which task this is, ``{"task": number}``; numbers may arrive as floats.
-        out: path of the artifact to write.
+        share: which task this is, ``{"task": number, "tasks": number}``; numbers may arrive as floats.
         profile: file of what was measured to be fastest on such machines; empty for none.
         model_cache: local folder in which models from gs:// are kept; empty for none.
 
@@ -235,9 +289,9 @@ def embed(*, planned: str, share: Mapping[str, float], out: str, profile: str = 
         DataError: texts or model are not those that were planned, or another run writes to the dataset.
         StorageError: something cannot be read or written.
     """
-    known = read_value(planned, BackfillPlan)
     task = int(share["task"])
-    with running("embed", task, known.tasks) as clock:
+    with running("embed", task, int(share["tasks"])) as clock:
+        known = read_value(planned, BackfillPlan)
         numbers = known.shares()[task]
         progress = RowProgress(clock, sum(known.shards[number].texts for number in numbers))
         wanted = Wanted.read(known.wanted) if known.wanted and numbers else None
@@ -256,7 +310,7 @@ def embed(*, planned: str, share: Mapping[str, float], out: str, profile: str = 
                 else:
                     progress.keep(report.shard.rows)
                 shards.append((number, report))
-        write_value(out, TaskReport(tuple(shards), progress.embedded, clock.seconds))
+        write_value(known.report_place(task), TaskReport(tuple(shards), progress.embedded, clock.seconds))
 
 
 @contextmanager
@@ -272,14 +326,27 @@ def _loaded(known: BackfillPlan, profile: str, model_cache: str) -> Generator[En
         yield Encoder.load(folder.path, known.model, known.encoder, tuning=tuning)
 
 
-def finish(
-    *, planned: str, parts: Sequence[str], dataset_out: str, hourly_price: float = 0.0, model_cache: str = ""
-) -> dict[str, float]:
-    """Read every shard back, write the manifest last, and return the metrics.
+class Finished(NamedTuple):
+    """What a backfill comes to.
+
+    Attributes:
+        uri: the embeddings dataset.
+        rows: its rows; 0 where the run was skipped, which leaves what is there as it is.
+        status: ``"embedded"`` or ``"skipped"``.
+        metrics: the numbers that it is judged by.
+    """
+
+    uri: str
+    rows: int
+    status: Literal["embedded", "skipped"]
+    metrics: dict[str, float]
+
+
+def finish(*, planned: str, dataset_out: str, hourly_price: float = 0.0, model_cache: str = "") -> Finished:
+    """Read every shard back, write the manifest last, and return the dataset's place and the metrics.
 
     Args:
         planned: path of the plan's JSON.
-        parts: paths of the tasks' reports.
         dataset_out: path of the artifact to write: the dataset's manifest and URI.
         hourly_price: of one task's machine, in any currency, for the cost of a million texts; 0 to leave it out.
         model_cache: local folder in which models from gs:// are kept; empty for none.
@@ -291,8 +358,13 @@ def finish(
     """
     with running("finish") as clock:
         check_price(hourly_price)
-        known = read_value(planned, BackfillPlan)
-        reports = [read_value(part, TaskReport) for part in parts]
+        try:
+            known = read_value(planned, BackfillPlan)
+        except Skipped as skipped:
+            write_json(dataset_out, {"uri": skipped.fields["out"], "skipped": skipped.why})
+            clock.log("progress", skipped=skipped.why)
+            return Finished(skipped.fields["out"], 0, "skipped", {"texts": 0.0})
+        reports = _reports(known)
         shards = reported_shards(known, reports)
         dimension, normalized = _vectors(known, shards, model_cache)
         written = [report.shard for report in shards]
@@ -303,7 +375,25 @@ def finish(
         write_json(dataset_out, {"uri": known.out, "manifest": manifest.to_json()})
         numbers = metrics(known, manifest, reports, hourly_price)
         clock.log("progress", rows=manifest.rows, encoded=int(numbers["texts_encoded"]))
-    return numbers
+    return Finished(known.out, manifest.rows, "embedded", numbers)
+
+
+def _reports(known: BackfillPlan) -> list[TaskReport]:
+    """Return what the tasks told, or else what their shards tell.
+
+    This step's own last act removes the tasks' reports: where it is then tried again, since its outputs were lost, the
+    shards are all that there is.
+    """
+    reports: list[TaskReport] = []
+    standing = Standing(known)
+    for task, numbers in enumerate(known.shares()):
+        place = known.report_place(task)
+        if exists(place):
+            reports.append(read_value(place, TaskReport))
+            continue
+        found = [(number, report) for number in numbers if (report := standing.shard(number)) is not None]
+        reports.append(TaskReport(tuple(found), 0, 0.0))
+    return reports
 
 
 def _vectors(known: BackfillPlan, shards: Sequence[ShardReport], model_cache: str) -> tuple[int, bool]:

@@ -1,17 +1,17 @@
-"""What a kernel task has summed so far, kept beside the projected sample so that a task started again goes on there.
+"""What a kernel task has summed, in a file beside the projected sample: at its end, and every half minute on the way.
 
-Sums have the same bits in whatever order their parts are added, so that a resumed task gives what an uninterrupted one
-would have. The file goes with the run's working files.
+The next step reads the files of all tasks, so that nothing of theirs travels by way of the cluster; and a task that is
+started again goes on where its file ends. Sums have the same bits in whatever order their parts are added, so that a
+resumed task gives what an uninterrupted one would have. The files go with the run's working files.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from typing import Final
 
-from driftline.components.errors import DAMAGED_ARCHIVE
+from driftline.components.errors import DAMAGED_ARCHIVE, DataError, StorageError
 from driftline.components.kernel.tasks import KernelPlan, TaskSums, read_task_sums, write_task_sums
 from driftline.components.steps import LOGGER
 from driftline.components.storage.store import create, exists, join, open_read
@@ -28,8 +28,7 @@ class Checkpoint:
     """
 
     def __init__(self, plan: KernelPlan, task: int) -> None:
-        key = hashlib.sha256(repr(plan).encode()).hexdigest()[:16]
-        self._uri = join(plan.uri, "checkpoints", f"{key}-{task}.npz")
+        self._uri = join(plan.uri, plan.sums_name(task))
         self._spoke = time.monotonic()
         self._before = 0.0
 
@@ -46,22 +45,41 @@ class Checkpoint:
         self._before = found.seconds
         return found
 
-    def offer(self, sums: Callable[[], TaskSums], *, last: bool = False) -> None:
-        """Write the sums if the time has come: every half minute, and at the end of a task that took as long.
+    def offer(self, sums: Callable[[], TaskSums]) -> None:
+        """Write the sums so far if the time has come, which it has every half minute.
 
         Args:
             sums: makes what is to be written, with the seconds of this attempt.
-            last: whether the task is done.
         """
-        now = time.monotonic()
-        if now - self._spoke < INTERVAL_S and not (last and exists(self._uri)):
-            return
-        self._spoke = now
-        found = sums()
-        with create(self._uri) as file:
-            write_task_sums(file, TaskSums(found.sums, self._before + found.seconds))
+        if time.monotonic() - self._spoke >= INTERVAL_S:
+            self.write(sums())
 
-    @property
-    def seconds_before(self) -> float:
-        """Seconds that earlier attempts took."""
-        return self._before
+    def write(self, sums: TaskSums) -> None:
+        """Write sums, with the seconds of this attempt."""
+        self._spoke = time.monotonic()
+        with create(self._uri) as file:
+            write_task_sums(file, TaskSums(sums.sums, self._before + sums.seconds))
+
+
+def finished_sums(plan: KernelPlan, task: int) -> TaskSums:
+    """Read what a task has summed, after it has ended.
+
+    Raises:
+        DataError: there is nothing, or it is damaged.
+        StorageError: it cannot be read.
+    """
+    place = join(plan.uri, plan.sums_name(task))
+    if not exists(place):
+        raise DataError(
+            f"{place}: the sums of kernel task {task + 1} of {plan.tasks} are missing; leave the folder alone while a "
+            "run goes on, and start this one again"
+        )
+    try:
+        with open_read(place) as file:
+            return read_task_sums(file)
+    except StorageError:
+        raise
+    except DAMAGED_ARCHIVE as error:
+        raise DataError(
+            f"{place}: the sums of kernel task {task + 1} of {plan.tasks} are damaged ({error}); start the run again"
+        ) from error

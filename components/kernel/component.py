@@ -1,26 +1,29 @@
 """KFP declarations of the kernel steps."""
 
-# KFP's parameters are bare `list` and `dict`.
+# KFP's parameters are bare `dict`.
 # pyright: reportMissingTypeArgument=false
+
+from typing import List  # noqa: UP035 - KFP knows an item's type by this name only before 2.15
 
 from kfp import dsl
 
-from driftline.components.images import KERNELS
+from driftline.components.artifacts import KernelPlan, ProjectedSample
+from driftline.components.declaration import component
 
 
-@dsl.component(base_image=KERNELS, install_kfp_package=False)
+@component(image="kernels")
 def plan(
-    projected_sample: dsl.Input[dsl.Artifact],
-    kernel: str,
-    gamma: str,
-    combination: str,
-    method: str,
-    permutations: int,
-    level: float,
-    seed: int,
-    tasks: int,
-    kernel_plan: dsl.Output[dsl.Artifact],
-) -> list:
+    projected_sample: dsl.Input[ProjectedSample],
+    kernel_plan: dsl.Output[KernelPlan],
+    kernel: str = "search",
+    gamma: str = "median",
+    combination: str = "studentised",
+    method: str = "auto",
+    permutations: int = 500,
+    level: float = 0.05,
+    seed: int = 0,
+    tasks: int = 8,
+) -> List[dict]:  # noqa: UP006
     """Settle method, kernels and relabellings, and cut the work into tasks.
 
     Args:
@@ -32,11 +35,11 @@ def plan(
         permutations: Number of random relabellings.
         level: Accepted rate of false alarms, which the permutations must be able to reach.
         seed: Seed of the run.
-        tasks: Tasks to share the work among.
+        tasks: Tasks to share the work among, 200 at most.
         kernel_plan: What every kernel task needs to know, as JSON.
 
     Returns:
-        One item for each task.
+        One item for each task, for a loop over kernel_sums.
     """
     from driftline.components.kernel import step
 
@@ -46,19 +49,19 @@ def plan(
     )  # fmt: skip
 
 
-@dsl.component(base_image=KERNELS, install_kfp_package=False)
+@component(image="kernels")
 def kernel_sums(
     share: dict,
-    kernel_plan: dsl.Input[dsl.Artifact],
-    partial_sums: dsl.Output[dsl.Artifact],
+    kernel_plan: dsl.Input[KernelPlan],
 ):
     """Sum one task's part of the kernel matrices, for the observed labelling and every relabelling.
 
+    The sums lie in the run's folder, from where mmd_test takes those of all tasks.
+
     Args:
-        share: Which task this is.
+        share: Which task this is, an item of the plan.
         kernel_plan: What every kernel task needs to know.
-        partial_sums: What that adds up to, a NumPy archive.
     """
     from driftline.components.kernel import step
 
-    step.sums(plan=kernel_plan.path, share=share, out=partial_sums.path)
+    step.sums(plan=kernel_plan.path, share=share)

@@ -16,13 +16,12 @@ from driftline.components.kernel.labellings import rank_of_threshold
 from driftline.components.kernel.method import check_combination
 from driftline.components.kernel.spec import KernelSpec, settle
 from driftline.components.kernel.sums import PartialSums
-from driftline.components.kernel.tasks import KernelPlan, TaskSums, write_task_sums
+from driftline.components.kernel.tasks import KernelPlan, TaskSums
 from driftline.components.projection.projected import ProjectedSample
 from driftline.components.random_bits import check_seed
-from driftline.components.steps import StepClock, check_tasks, running
+from driftline.components.steps import StepClock, check_tasks, check_whole, running, shares
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.prefetch import waits_logged
-from driftline.components.storage.store import create
 from driftline.components.storage.values import read_value, write_value
 
 
@@ -53,7 +52,8 @@ def plan(
         tasks: tasks to share the work among, 200 at most; no more are made than there is work for.
         out: path of the artifact to write.
     """
-    with running("plan") as clock:
+    with running("plan", hands_on=(out,)) as clock:
+        check_whole(permutations=permutations, seed=seed)
         check_seed(seed)
         check_tasks(tasks)
         check_combination(combination)
@@ -77,26 +77,23 @@ def plan(
         read = _rows_read(planned)
         clock.log("progress", method=spec.choice.method, why=spec.choice.why, tasks_made=planned.tasks, rows_read=read)
         write_value(out, replace(planned, rows_read=read, seconds=clock.seconds))
-        return [{"task": task} for task in range(planned.tasks)]
+        return shares(planned.tasks)
+    return shares(1)  # of a run that is skipped: a fan-out of no task is one that Kubeflow cannot run
 
 
-def sums(*, plan: str, share: Mapping[str, float], out: str) -> None:
-    """Do one task's part of a pass and write the partial sums.
+def sums(*, plan: str, share: Mapping[str, float]) -> None:
+    """Do one task's part of a pass, and write its sums beside the projected sample, where the test finds them.
 
     Args:
         plan: path of the kernel plan's JSON.
-        share: which task this is, ``{"task": number}``; numbers may arrive as floats.
-        out: path of the artifact to write, a NumPy archive.
+        share: which task this is, ``{"task": number, "tasks": number}``; numbers may arrive as floats.
     """
-    known = read_value(plan, KernelPlan)
     task = int(share["task"])
-    with running("kernel", task, known.tasks) as clock, waits_logged(clock):
+    with running("kernel", task, int(share["tasks"])) as clock, waits_logged(clock):
+        known = read_value(plan, KernelPlan)
         checkpoint = Checkpoint(known, task)
         summed = (_features if known.spec.choice.method == "features" else _tiles)(known, task, checkpoint, clock)
-        done = TaskSums(summed, clock.seconds)
-        checkpoint.offer(lambda: done, last=True)
-        with create(out) as file:
-            write_task_sums(file, TaskSums(summed, checkpoint.seconds_before + clock.seconds))
+        checkpoint.write(TaskSums(summed, clock.seconds))
 
 
 def _tiles(known: KernelPlan, task: int, checkpoint: Checkpoint, clock: StepClock) -> PartialSums:

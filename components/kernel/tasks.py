@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -32,6 +33,11 @@ class KernelPlan:
     tasks: int
     rows_read: int
     seconds: float
+
+    def sums_name(self, task: int) -> str:
+        """Return the name, within the projected sample's folder, of the file that holds a task's sums."""
+        key = hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+        return f"sums/{key}-{task:05d}.npz"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,36 @@
 """KFP declarations of the test and report steps."""
 
+# KFP takes a named tuple that is written in place.
+# pyright: reportInvalidTypeForm=false
+
+from typing import NamedTuple
+
 from kfp import dsl
 
-from driftline.components.images import KERNELS
+from driftline.components.artifacts import (
+    DriftResult,
+    KernelPlan,
+    Outcome,
+    PooledSample,
+    ProjectedSample,
+    Projection,
+    Witness,
+)
+from driftline.components.declaration import component
 
 
-@dsl.component(base_image=KERNELS, install_kfp_package=False)
+@component(image="kernels")
 def mmd_test(
-    kernel_plan: dsl.Input[dsl.Artifact],
-    partial_sums: dsl.Input[list[dsl.Artifact]],
-    combination: str,
-    level: float,
-    outcome: dsl.Output[dsl.Artifact],
-    witness: dsl.Output[dsl.Artifact],
+    kernel_plan: dsl.Input[KernelPlan],
+    outcome: dsl.Output[Outcome],
+    witness: dsl.Output[Witness],
+    combination: str = "studentised",
+    level: float = 0.05,
 ):
-    """Add up the kernel sums and decide whether the two samples differ.
+    """Add up the kernel tasks' sums, once all have ended, and decide whether the two samples differ.
 
     Args:
-        kernel_plan: What every kernel task knew.
-        partial_sums: What the kernel tasks' tiles add up to.
+        kernel_plan: What every kernel task knew, and where their sums lie.
         combination: How the kernels of a search are combined.
         level: Accepted rate of false alarms, in (0, 1).
         outcome: Statistic, p-value, permutation distribution and the rows that moved most, as JSON.
@@ -27,27 +39,28 @@ def mmd_test(
     from driftline.components.mmd import step
 
     step.test(
-        plan=kernel_plan.path, parts=[part.path for part in partial_sums], combination=combination, level=level,
-        out=outcome.path, witness_out=witness.path,
+        plan=kernel_plan.path, combination=combination, level=level, out=outcome.path, witness_out=witness.path
     )  # fmt: skip
 
 
-@dsl.component(base_image=KERNELS, install_kfp_package=False)
+@component(image="kernels")
 def report(
-    pooled_sample: dsl.Input[dsl.Artifact],
-    projection: dsl.Input[dsl.Model],
-    projected_sample: dsl.Input[dsl.Artifact],
-    kernel_plan: dsl.Input[dsl.Artifact],
-    outcome: dsl.Input[dsl.Artifact],
-    witness: dsl.Input[dsl.Artifact],
-    text_column: str,
-    history: str,
-    out: str,
-    result: dsl.Output[dsl.Artifact],
+    pooled_sample: dsl.Input[PooledSample],
+    projection: dsl.Input[Projection],
+    projected_sample: dsl.Input[ProjectedSample],
+    kernel_plan: dsl.Input[KernelPlan],
+    outcome: dsl.Input[Outcome],
+    witness: dsl.Input[Witness],
+    result: dsl.Output[DriftResult],
     html: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
+    text_column: str = "text",
+    history: str = "",
+) -> NamedTuple(
+    "Verdict",
+    [("drift", bool), ("p_value", float), ("mmd2", float), ("threshold", float), ("report_uri", str), ("status", str)],
 ):
-    """Write the drift result, its report and its record in the history.
+    """Write the drift result, its report and its record in the history, and return the verdict.
 
     Args:
         pooled_sample: Which rows of which datasets were compared.
@@ -57,19 +70,26 @@ def report(
         outcome: What the test decided.
         witness: How much each text looks like the reference, or like the current window.
         text_column: Carried column of the datasets that holds the texts to show.
-        history: Folder of the history dataset; empty for the folder history below out.
-        out: Folder for report.html, result.json and witness.parquet, gs:// or shared.
+        history: Folder of the history dataset; empty for the folder history below the run's.
         result: The drift result, as JSON.
         html: The report, one self-contained page.
         metrics: The result's numbers.
+
+    Returns:
+        drift: Whether the window no longer looks like the reference.
+        p_value: The test's p-value; 1 for a run that was skipped.
+        mmd2: Unbiased estimate of MMD².
+        threshold: The statistic above which the test rejects.
+        report_uri: Where the report is.
+        status: compared, or skipped where there was nothing to compare.
     """
     from driftline.components.mmd import step
 
-    numbers = step.report(
+    reported = step.report(
         sample=pooled_sample.path, projection=projection.path, projected=projected_sample.path,
-        plan=kernel_plan.path, outcome=outcome.path, witness=witness.path,
-        text_column=text_column, history=history, out=out,
+        plan=kernel_plan.path, outcome=outcome.path, witness=witness.path, text_column=text_column, history=history,
         result_out=result.path, report_out=html.path,
     )  # fmt: skip
-    for name, value in numbers.items():
+    for name, value in reported.metrics.items():
         metrics.log_metric(name, value)
+    return reported.verdict

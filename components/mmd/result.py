@@ -11,6 +11,9 @@ from driftline.components.sampling.identity import SampleIdentity
 
 FORMAT = "driftline.drift-result"
 VERSION = 2
+COMPARED = "compared"
+SKIPPED = "skipped"
+"""What became of a run, its status: whether there was enough in both windows to compare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,58 @@ class KernelFinding:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundWindow:
+    """A window of a run that was skipped.
+
+    Attributes:
+        uri: the window.
+        asked: what the user gave, before it became `uri`.
+        rows: texts found there.
+        missing: days or hours of it of which there is no dataset.
+    """
+
+    uri: str
+    asked: str
+    rows: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedResult:
+    """A drift run that had not enough to compare. Nothing is said of drift by it.
+
+    Attributes:
+        reason: why it was skipped.
+        reference: what was found on one side.
+        current: what was found on the other.
+        created, run, job, as_of, report_uri: as of :class:`DriftResult`.
+        status: ``"skipped"``.
+    """
+
+    created: str
+    reason: str
+    reference: FoundWindow
+    current: FoundWindow
+    run: str
+    job: str
+    as_of: str
+    report_uri: str
+    status: str = SKIPPED
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-ready values, headed by the format's name and version."""
+        return {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_json` wrote."""
+        values = {f.name: record[f.name] for f in dataclasses.fields(cls)}
+        for side in ("reference", "current"):
+            values[side] = FoundWindow(**_with_tuple(values[side]))
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
 class DriftResult:
     """The outcome of one drift run.
 
@@ -90,6 +145,11 @@ class DriftResult:
         explained_variance_ratio: share of the pooled variance along each kept dimension, descending.
         moved: texts with the lowest and the highest witness values, ascending by witness.
         steps: what was run, in order.
+        run: the run's own name; empty in results of before there was one.
+        job: the backend's name for the run.
+        as_of: the moment that windows are relative to, ISO 8601 in UTC.
+        report_uri: where the report is.
+        status: ``"compared"``.
     """
 
     created: str
@@ -115,6 +175,11 @@ class DriftResult:
     explained_variance_ratio: tuple[float, ...]
     moved: tuple[MovedText, ...]
     steps: tuple[StepTiming, ...]
+    run: str = ""
+    job: str = ""
+    as_of: str = ""
+    report_uri: str = ""
+    status: str = COMPARED
 
     @property
     def kernel(self) -> KernelFinding:
@@ -133,9 +198,9 @@ class DriftResult:
                 f"expected a {FORMAT} of version {VERSION}, got {record.get('format')!r} "
                 f"of version {record.get('version')!r}"
             )
-        values = {f.name: record[f.name] for f in dataclasses.fields(cls)}
-        values["reference"] = SampleIdentity(**values["reference"])
-        values["current"] = SampleIdentity(**values["current"])
+        values = {f.name: record[f.name] for f in dataclasses.fields(cls) if f.name in record}
+        for side in ("reference", "current"):
+            values[side] = SampleIdentity(**_with_tuple(values[side]))
         values["explained_variance_ratio"] = tuple(values["explained_variance_ratio"])
         values["kernels"] = tuple(KernelFinding(**kernel) for kernel in values["kernels"])
         interval = values["mmd2_interval"]
@@ -143,3 +208,8 @@ class DriftResult:
         values["moved"] = tuple(MovedText(**moved) for moved in values["moved"])
         values["steps"] = tuple(StepTiming(**step) for step in values["steps"])
         return cls(**values)
+
+
+def _with_tuple(side: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a side's fields as read from JSON, which knows no tuples; those of before there were windows lack one."""
+    return {**side, "missing": tuple(side.get("missing", ()))}

@@ -3,39 +3,56 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from driftline.components.errors import DataError, StorageConflict, StorageError
+from driftline.components.kernel.checkpoint import finished_sums
 from driftline.components.kernel.feature_sums import FeatureSums, combine_features, feature_rows
 from driftline.components.kernel.step import stream_blocks
 from driftline.components.kernel.sums import PartialSums, combine
-from driftline.components.kernel.tasks import KernelPlan, read_task_sums
+from driftline.components.kernel.tasks import KernelPlan
 from driftline.components.mmd.outcome import Found, Outcome, cross_outcome, exact_outcome, features_outcome
 from driftline.components.mmd.report.data import HistoryPoint, ReportData
 from driftline.components.mmd.report.render import render_report
-from driftline.components.mmd.result import DriftResult, MovedText, StepTiming
+from driftline.components.mmd.report.skipped import render_skipped
+from driftline.components.mmd.result import (
+    COMPARED,
+    SKIPPED,
+    DriftResult,
+    FoundWindow,
+    MovedText,
+    SkippedResult,
+    StepTiming,
+)
 from driftline.components.projection.projected import ProjectedSample, Projection
 from driftline.components.random_bits import mixed_order
+from driftline.components.sampling.identity import Run
 from driftline.components.sampling.pooled import PooledSample
-from driftline.components.steps import running
+from driftline.components.steps import Skipped, running
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.history import append_history, read_history
 from driftline.components.storage.store import (
     create,
     join,
     open_read,
+    read_json,
+    remove,
     remove_tree,
     write_bytes,
     write_json,
 )
 from driftline.components.storage.values import read_value, write_value
 
+HISTORY = "history"
+"""Folder of the history, below a run's base folder."""
 MOVED_TEXTS = 10
 """Texts shown in either direction."""
 
@@ -61,25 +78,23 @@ class Judged:
     seconds: float
 
 
-def test(*, plan: str, parts: Sequence[str], combination: str, level: float, out: str, witness_out: str) -> None:
+def test(*, plan: str, combination: str, level: float, out: str, witness_out: str) -> None:
     """Add up the kernel tasks' sums and decide at a level.
 
     Args:
         plan: path of the kernel plan's JSON.
-        parts: paths of the tasks' partial sums.
         combination: how the statistics of several kernels are combined.
         level: accepted rate of false alarms, in (0, 1).
         out: path of the artifact to write.
         witness_out: path of the artifact with every row's witness, (N,) float32 in the order of the pooled sample.
     """
-    with running("test") as clock:
+    with running("test", hands_on=(out, witness_out)) as clock:
         known = read_value(plan, KernelPlan)
         seconds: list[float] = []
 
         def read() -> Iterator[PartialSums | FeatureSums]:
-            for path in parts:
-                with open_read(path) as file:
-                    task = read_task_sums(file)
+            for number in range(known.tasks):
+                task = finished_sums(known, number)
                 seconds.append(task.seconds)
                 yield task.sums
 
@@ -130,6 +145,33 @@ def extremes(scores: np.ndarray[Any, np.dtype[np.float64]], count: int) -> np.nd
     return np.concatenate([order[:count], order[len(order) - count :]])
 
 
+class Verdict(NamedTuple):
+    """What a run comes to; the outputs of its last step.
+
+    Attributes:
+        drift: whether the window no longer looks like the reference.
+        p_value: 1 for a run that was skipped: it speaks for nothing.
+        mmd2: unbiased estimate of MMD²; 0 for a run that was skipped.
+        threshold: the statistic above which the test rejects; 0 for a run that was skipped.
+        report_uri: where the report is.
+        status: ``"compared"`` or ``"skipped"``.
+    """
+
+    drift: bool
+    p_value: float
+    mmd2: float
+    threshold: float
+    report_uri: str
+    status: str
+
+
+class Reported(NamedTuple):
+    """What the last step returns: the verdict, and the numbers to show beside it."""
+
+    verdict: Verdict
+    metrics: dict[str, float]
+
+
 def report(
     *,
     sample: str,
@@ -140,11 +182,13 @@ def report(
     witness: str,
     text_column: str,
     history: str,
-    out: str,
     result_out: str,
     report_out: str,
-) -> dict[str, float]:
-    """Write the result, the report and the record in the history; empty the run's workspace; return the metrics.
+) -> Reported:
+    """Write the result, the report and the record in the history; empty the run's workspace.
+
+    A run never writes over another's report: where there is one in its folder, it takes a folder of its own in there,
+    named by its time and name. ``report.html``, ``result.json`` and ``witness.parquet`` lie together.
 
     Args:
         sample: path of the pooled sample's JSON.
@@ -154,53 +198,120 @@ def report(
         outcome: path of the test's outcome.
         witness: path of every row's witness.
         text_column: carried column that holds the texts to show.
-        history: folder of the history dataset, or empty for ``history`` below ``out``.
-        out: folder or gs:// prefix for ``report.html``, ``result.json`` and ``witness.parquet``.
+        history: folder of the history dataset, or empty for ``history`` below the run's base folder.
         result_out: path of the result artifact.
         report_out: path of the report artifact.
     """
     with running("report") as clock:
-        pooled = read_value(sample, PooledSample)
+        try:
+            pooled = read_value(sample, PooledSample)
+        except Skipped as skipped:
+            verdict = _report_skipped(skipped, history, result_out, report_out)
+            clock.log("progress", status=SKIPPED, why=skipped.why, report=verdict.report_uri)
+            return Reported(verdict, {"skipped": 1.0})
         fitted = read_value(projection, Projection)
         seen = read_value(projected, ProjectedSample)
         known = read_value(plan, KernelPlan)
         found = read_value(outcome, Judged)
-        result = _result(pooled, fitted, seen, known, found, text_column)
-        history = history or join(out, "history")
+        history = history or join(pooled.run.base, HISTORY)
+        past = _history(history, pooled.run.id)  # before anything is written: one that cannot be read stops the run
+        folder, result = _claimed(pooled.run, _result(pooled, fitted, seen, known, found, text_column))
         record = _record(result)
-        past = _history(history, record)  # before anything is written: one that cannot be read stops the run
-        append_history(history, record, key=pooled.run)
+        _append(history, record, folder)
         data = ReportData(
             result=result,
             permuted=np.array(found.outcome.permuted),
             reference_points=_plane(seen.reference_points),
             current_points=_plane(seen.current_points),
             points_explained_variance_ratio=seen.picture_explained_variance_ratio,
-            history=past,
+            history=(*past, HistoryPoint.of(record, history)),
         )
-        page = render_report(data).encode()
-        for path in (report_out, join(out, "report.html")):
-            write_bytes(path, page)
-        for path in (result_out, join(out, "result.json")):
-            write_json(path, result.to_json())
-        _write_witness(join(out, "witness.parquet"), pooled, witness)
+        _write_report(result, render_report(data), result_out, report_out)
+        _write_witness(join(folder, "witness.parquet"), pooled, witness)
         remove_tree(seen.uri)  # last: until here a retry finds everything it needs
-        clock.log("progress", drift=result.drift, p_value=result.p_value, statistic=result.statistic)
+        clock.log(
+            "progress",
+            status=COMPARED,
+            drift=result.drift,
+            p_value=result.p_value,
+            statistic=result.statistic,
+            report=result.report_uri,
+        )
     low, high = result.mmd2_interval or (result.mmd2, result.mmd2)
-    return {
-        "drift": float(result.drift),
-        "statistic": result.statistic,
-        "mmd2": result.mmd2,
-        "discrimination": result.discrimination,
-        "p_value": result.p_value,
-        "threshold": result.threshold,
-        "level": result.level,
-        "reference_rows": float(result.reference.sampled),
-        "current_rows": float(result.current.sampled),
-        "permutations": float(result.permutations),
-        "mmd2_low": low,
-        "mmd2_high": high,
-    }
+    verdict = Verdict(result.drift, result.p_value, result.mmd2, result.threshold, result.report_uri, COMPARED)
+    return Reported(
+        verdict,
+        {
+            "drift": float(result.drift),
+            "statistic": result.statistic,
+            "mmd2": result.mmd2,
+            "discrimination": result.discrimination,
+            "p_value": result.p_value,
+            "threshold": result.threshold,
+            "level": result.level,
+            "reference_rows": float(result.reference.sampled),
+            "current_rows": float(result.current.sampled),
+            "permutations": float(result.permutations),
+            "mmd2_low": low,
+            "mmd2_high": high,
+        },
+    )
+
+
+def _report_skipped(skipped: Skipped, history: str, result_out: str, report_out: str) -> Verdict:
+    """Write result, report and record of a run that had not enough to compare."""
+    run = Run(**skipped.fields["run"])
+    reference, current = (
+        FoundWindow(side["uri"], side["asked"], side["rows"], tuple(side["missing"]))
+        for side in (skipped.fields["reference"], skipped.fields["current"])
+    )
+    result = SkippedResult(run.created, skipped.why, reference, current, run.id, run.job, run.as_of, report_uri="")
+    folder, result = _claimed(run, result)
+    _append(history or join(run.base, HISTORY), result.to_json(), folder)
+    _write_report(result, render_skipped(result), result_out, report_out)
+    return Verdict(False, 1.0, 0.0, 0.0, result.report_uri, SKIPPED)
+
+
+_AnyResult = TypeVar("_AnyResult", DriftResult, SkippedResult)
+
+
+def _claimed(run: Run, result: _AnyResult) -> tuple[str, _AnyResult]:
+    """Write a result where no other run's is; return the folder, and the result with its report's place."""
+    own = f"{datetime.fromisoformat(run.created):%Y%m%dT%H%M%SZ}-{run.id[:8]}"
+    for folder in (run.folder, join(run.folder, own)):
+        place = join(folder, "result.json")
+        result = replace(result, report_uri=join(folder, "report.html"))
+        try:
+            write_json(place, result.to_json(), over=None)
+        except StorageConflict:
+            if not _is_of(place, run):
+                continue
+            write_json(place, result.to_json())  # an earlier attempt of this very step wrote it
+        return folder, result
+    raise StorageConflict(f"{run.folder}: another run's result is in the folder {own} of this run; give another `out`")
+
+
+def _append(history: str, record: Mapping[str, Any], folder: str) -> None:
+    """Add a run's record to the history. Where that fails, its result goes: the folder is free for the next run."""
+    try:
+        append_history(history, record, key=record["run"])
+    except StorageError:
+        remove(join(folder, "result.json"))
+        raise
+
+
+def _is_of(place: str, run: Run) -> bool:
+    try:
+        found = read_json(place)
+    except DataError:
+        return False
+    return isinstance(found, dict) and cast("dict[str, Any]", found).get("run") == run.id
+
+
+def _write_report(result: DriftResult | SkippedResult, page: str, result_out: str, report_out: str) -> None:
+    for path in (report_out, result.report_uri):
+        write_bytes(path, page.encode())
+    write_json(result_out, result.to_json())
 
 
 def _write_witness(uri: str, pooled: PooledSample, witness: str) -> None:
@@ -232,7 +343,7 @@ def _result(
         for row, score, (identifier, text) in zip(found.moved_rows, found.moved_witness, described, strict=True)
     )
     return DriftResult(
-        created=pooled.created,
+        created=pooled.run.created,
         drift=outcome.rejected,
         method=outcome.method,
         method_reason=outcome.why,
@@ -262,6 +373,9 @@ def _result(
             StepTiming("kernel", found.kernel_tasks, found.kernel_seconds),
             StepTiming("test", 1, found.seconds),
         ),
+        run=pooled.run.id,
+        job=pooled.run.job,
+        as_of=pooled.run.as_of,
     )
 
 
@@ -271,10 +385,10 @@ def _record(result: DriftResult) -> dict[str, Any]:
     return json.loads(json.dumps(kept))  # as it will be read again
 
 
-def _history(uri: str, own: dict[str, Any]) -> tuple[HistoryPoint, ...]:
-    """Return the runs of the past and, last, this one, which an earlier attempt may have recorded already."""
-    past = (record for record in read_history(uri) if record != own)
-    return tuple(HistoryPoint.of(record, uri) for record in (*past, own))
+def _history(uri: str, own: str) -> tuple[HistoryPoint, ...]:
+    """Return the runs of the past that compared something; an earlier attempt may have recorded this one already."""
+    past = (record for record in read_history(uri) if record.get("run") != own and record.get("status") != SKIPPED)
+    return tuple(HistoryPoint.of(record, uri) for record in past)
 
 
 def _plane(points: tuple[tuple[float, ...], ...]) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -2,14 +2,15 @@
 
 from kfp import dsl
 
-from driftline.components.images import KERNELS
+from driftline.components.artifacts import PooledSample, ProjectedSample, Projection
+from driftline.components.declaration import component
 
 
-@dsl.component(base_image=KERNELS, install_kfp_package=False)
+@component(image="kernels")
 def fit(
-    pooled_sample: dsl.Input[dsl.Artifact],
-    components: int,
-    projection: dsl.Output[dsl.Model],
+    pooled_sample: dsl.Input[PooledSample],
+    projection: dsl.Output[Projection],
+    components: int = 32,
 ):
     """Fit a principal component analysis on the pooled sample.
 
@@ -23,21 +24,20 @@ def fit(
     step.fit(sample=pooled_sample.path, components=components, out=projection.path)
 
 
-@dsl.component(base_image=KERNELS, install_kfp_package=False)
+@component(image="kernels")
 def project(
-    pooled_sample: dsl.Input[dsl.Artifact],
-    projection: dsl.Input[dsl.Model],
-    out: str,
-    projected_sample: dsl.Output[dsl.Artifact],
+    pooled_sample: dsl.Input[PooledSample],
+    projection: dsl.Input[Projection],
+    projected_sample: dsl.Output[ProjectedSample],
 ):
-    """Project the pooled sample and write it below out, from where kernel tasks read the blocks they need.
+    """Project the pooled sample and write it into the run's folder, from where kernel tasks read what they need.
 
     Args:
         pooled_sample: Which rows of which datasets to project.
         projection: The fitted projection.
-        out: The run's folder, gs:// or shared by all pods; the vectors lie below it until the report is written.
-        projected_sample: Where the projected vectors lie, and what the report draws of them, as JSON.
+        projected_sample: Where the projected vectors lie, and what the report draws of them, as JSON. The vectors lie
+            there until the report is written.
     """
     from driftline.components.projection import step
 
-    step.project(sample=pooled_sample.path, projection=projection.path, workspace=out, out=projected_sample.path)
+    step.project(sample=pooled_sample.path, projection=projection.path, out=projected_sample.path)

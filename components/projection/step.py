@@ -14,15 +14,14 @@ from driftline.components.projection.pca import PCA, check_components, gather
 from driftline.components.projection.projected import PICTURE_AXES, ProjectedSample, Projection
 from driftline.components.random_bits import MIXED_ROWS, SAMPLE_PICTURE, choose_rows, mixed_order
 from driftline.components.sampling.pooled import PooledSample
-from driftline.components.steps import StepClock, running
+from driftline.components.steps import StepClock, check_whole, running
 from driftline.components.storage.dataset import write_manifest, write_shard
 from driftline.components.storage.manifest import Manifest, Shard
+from driftline.components.storage.outputs import WORK
 from driftline.components.storage.prefetch import waits_logged
 from driftline.components.storage.store import join
 from driftline.components.storage.values import read_value, write_value
 
-WORK = "work"
-"""Folder, below a run's output, of working files; each run has one of its own in it."""
 PICTURE_POINTS = 1000
 """Points of each sample that the report draws."""
 
@@ -35,8 +34,9 @@ def fit(*, sample: str, components: int, out: str) -> None:
         components: dimensions to keep; 0 to compare whole vectors.
         out: path of the artifact to write.
     """
-    with running("fit") as clock, waits_logged(clock):
+    with running("fit", hands_on=(out,)) as clock, waits_logged(clock):
         pooled = read_value(sample, PooledSample)
+        check_whole(components=components)
         if components:
             check_components(components, dimension=pooled.dimension, rows=pooled.rows)
         moments = gather(_vectors(pooled, clock))
@@ -44,19 +44,18 @@ def fit(*, sample: str, components: int, out: str) -> None:
         write_value(out, Projection.of(PCA.fit(moments, axes), components, clock.seconds))
 
 
-def project(*, sample: str, projection: str, workspace: str, out: str) -> None:
+def project(*, sample: str, projection: str, out: str) -> None:
     """Write the pooled sample's projected vectors as an embeddings dataset of the run's own.
 
     Args:
         sample: path of the pooled sample's JSON.
         projection: path of the fitted projection's JSON.
-        workspace: folder or gs:// prefix below which the run's working files lie.
         out: path of the artifact to write.
     """
-    with running("project") as clock, waits_logged(clock):
+    with running("project", hands_on=(out,)) as clock, waits_logged(clock):
         pooled = read_value(sample, PooledSample)
         fitted = read_value(projection, Projection)
-        uri = join(workspace, WORK, pooled.run)
+        uri = join(pooled.run.base, WORK, pooled.run.id)
         clock.log("progress", workspace=uri)  # so that whoever follows the run can remove it, however the run ends
         writer = _Projector(fitted.pca, fitted.components)
         shards = _write(uri, pooled, writer, clock)
@@ -64,7 +63,7 @@ def project(*, sample: str, projection: str, workspace: str, out: str) -> None:
         dimension = fitted.components or pooled.dimension
         write_manifest(
             uri,
-            Manifest(model, pooled.run, dimension, normalized=False, dtype="float32", columns=(), shards=shards),
+            Manifest(model, pooled.run.id, dimension, normalized=False, dtype="float32", columns=(), shards=shards),
         )
         projected = ProjectedSample(
             uri=uri,
@@ -123,7 +122,7 @@ def _write(uri: str, pooled: PooledSample, projector: _Projector, clock: StepClo
         seen = np.concatenate(held)[order - written]
         embeddings = pa.FixedSizeListArray.from_arrays(pa.array(seen.reshape(-1)), seen.shape[1])
         batch = pa.record_batch({"id": pa.array(order).cast(pa.string()), "embedding": embeddings})
-        key = f"{pooled.run}/{name}"
+        key = f"{pooled.run.id}/{name}"
         shards.append(write_shard(uri, name, [batch], dimension=seen.shape[1], dtype="float32", key=key))
         held.clear()
         written = done

@@ -1,4 +1,4 @@
-"""Which rows of which dataset stand on one side of a drift run."""
+"""What a drift run is, and which rows of which dataset stand on either side of it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,32 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """A drift run: its names, its moment, and where its files go.
+
+    Attributes:
+        id: a name that no other run has; its working files and its record in the history carry it.
+        job: the backend's name for it: a Kubeflow run may hold several drift runs. Empty where it was not told.
+        created: when it began, ISO 8601 in UTC.
+        as_of: the moment that its windows are relative to, ISO 8601 in UTC.
+        base: the folder of its working files and, unless told otherwise, of the history; a schedule's runs share it.
+        folder: the folder of its report, which may be the same.
+    """
+
+    id: str
+    job: str
+    created: str
+    as_of: str
+    base: str
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
 class SampleIdentity:
     """Which vectors stood on one side of the test.
 
     Attributes:
-        uri: the embeddings dataset, a folder or ``gs://``.
+        uri: the embeddings dataset or window, a folder or ``gs://``.
         digest: identity of the dataset's content, ``sha256:…`` of its manifest; later readers check that it is the same
             still.
         model: name of the model that made the vectors.
@@ -18,6 +39,8 @@ class SampleIdentity:
         dimension: length of a vector before projection.
         rows: rows of the dataset.
         sampled: rows that take part, chosen by the run's seed; ``rows`` where all do.
+        asked: what the user gave, before it became `uri`: ``…/date=yesterday``, say.
+        missing: days or hours of the window of which there is no dataset.
     """
 
     uri: str
@@ -27,3 +50,5 @@ class SampleIdentity:
     dimension: int
     rows: int
     sampled: int
+    asked: str = ""
+    missing: tuple[str, ...] = ()

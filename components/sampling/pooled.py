@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from driftline.components.errors import DataError
 from driftline.components.random_bits import SAMPLE_CURRENT, SAMPLE_REFERENCE, choose_rows
-from driftline.components.sampling.identity import SampleIdentity
+from driftline.components.sampling.identity import Run, SampleIdentity
 from driftline.components.storage.dataset import EmbeddingsDataset
 
 BATCH_ROWS = 4096
@@ -19,19 +19,17 @@ BATCH_ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class PooledSample:
-    """What a drift run compares: which rows of which datasets, and since when.
+    """What a drift run compares: which rows of which datasets.
 
     Attributes:
-        run: a name for the run that no other has; its working files and its record in the history carry it.
-        created: when the run began, ISO 8601 in UTC.
+        run: the run that it is of.
         seed: seed of the sampling.
         reference: the side whose rows come first.
         current: the side whose rows follow.
         seconds: how long the sampling took.
     """
 
-    run: str
-    created: str
+    run: Run
     seed: int
     reference: SampleIdentity
     current: SampleIdentity
@@ -85,14 +83,11 @@ class PooledSample:
         return [found[row] for row in rows]
 
 
-def pair(
-    run: str, created: str, reference: EmbeddingsDataset, current: EmbeddingsDataset, size: int, seed: int
-) -> PooledSample:
+def pair(run: Run, reference: EmbeddingsDataset, current: EmbeddingsDataset, size: int, seed: int) -> PooledSample:
     """Choose the rows to compare.
 
     Args:
-        run: a name for the run that no other has.
-        created: when the run began, ISO 8601 in UTC.
+        run: the run that they are for.
         reference: the dataset that the stream used to look like.
         current: the window to compare with it.
         size: at most this many rows of each; 0 for all.
@@ -130,7 +125,7 @@ def pair(
             sampled,
         )
 
-    return PooledSample(run, created, seed, side(reference), side(current), 0.0)
+    return PooledSample(run, seed, side(reference), side(current), 0.0)
 
 
 def _open(side: SampleIdentity) -> EmbeddingsDataset:

@@ -23,6 +23,22 @@ _READABLE = ".parquet, .jsonl, .ndjson or .csv (the last three also .gz)"
 _WILD = re.compile(r"[*?]")
 
 
+class NoTextFiles(DataError):  # noqa: N818 - named for what it is: a night may be quiet
+    """There is no file where texts were expected.
+
+    Attributes:
+        given: the input that names nothing, as :func:`driftline.components.storage.location.normalised` writes it.
+    """
+
+    def __init__(self, given: str, message: str) -> None:
+        super().__init__(message)
+        self.given = given
+
+
+class NoTexts(DataError):  # noqa: N818
+    """There are files of texts, but no text in them that is wanted."""
+
+
 def text_format(uri: str) -> str | None:
     """The format that a file's name tells: `parquet`, `jsonl`, `csv`, or None."""
     name = uri.rpartition("/")[2].lower()
@@ -83,7 +99,7 @@ def _resolve(given: str) -> list[str]:
             f"{_READABLE}, without a dot or an underscore at the front"
         )
     missing = "no file matches the pattern" if pattern else "there is no such file, and no file in such a folder"
-    raise DataError(f"{given}: {missing}; check the path")
+    raise NoTextFiles(given, f"{given}: {missing}; check the path")
 
 
 def _relative(uri: str, base: str) -> str:

@@ -22,7 +22,7 @@ from driftline.components.storage.text_jsonl import JsonlTexts
 from driftline.components.storage.text_parquet import ParquetTexts
 from driftline.components.storage.text_rows import Carried, Projection, RowBatch, Start, TextColumns, TextReader
 from driftline.components.storage.text_rules import TextCounts, check_ids, judge, kept_rows, null_rows
-from driftline.components.storage.text_search import find_texts, text_format
+from driftline.components.storage.text_search import NoTexts, find_texts, text_format
 from driftline.components.storage.text_selection import TextSelection
 from driftline.components.storage.text_source import PieceCutter, TextPiece, TextSource, carried_schema
 
@@ -83,7 +83,7 @@ def scan_texts(
     sources = [_scan(uri, names, reader, ids, strict=strict) for uri, reader in zip(uris, readers, strict=True)]
     if not any(source.rows for source in sources):
         shown = sources[0].uri if len(sources) == 1 else f"{sources[0].uri} and {len(sources) - 1} more files"
-        raise DataError(f"{shown}: there are no rows; give at least one text")
+        raise NoTexts(f"{shown}: there are no rows; give at least one text")
     _check_looked_at(readers, projection)
     ids.check(lambda: _again(sources, names, projection))
     return sources

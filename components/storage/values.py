@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from driftline.components.errors import DataError
+from driftline.components.steps import check_not_skipped
 from driftline.components.storage.store import ANY, Over, read_bytes, write_bytes
 
 T = TypeVar("T")
@@ -47,12 +48,15 @@ def read_value(uri: str, kind: type[T]) -> T:
     """Read a dataclass that :func:`write_value` wrote.
 
     Raises:
+        Skipped: the file says that the run is skipped.
         DataError: the file holds something else, or the value of another version of Driftline.
         StorageError: the file could not be read.
     """
+    content = read_bytes(uri)
     try:
-        return _adapter(kind).validate_json(read_bytes(uri))
+        return _adapter(kind).validate_json(content)
     except ValidationError as error:
+        check_not_skipped(content)
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise DataError(

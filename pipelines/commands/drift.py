@@ -12,20 +12,28 @@ import click
 from driftline.components.errors import UsageError
 
 if TYPE_CHECKING:
-    from driftline.components.mmd.result import DriftResult
+    from driftline.components.mmd.result import DriftResult, SkippedResult
 
 DRIFT_FOUND: Final = 3
 """Exit status where drift was found."""
 
 
 @click.command()
-@click.option("--reference", required=True, metavar="DATASET", help="What the stream used to look like.")
-@click.option("--current", required=True, metavar="DATASET", help="What to compare with it.")
+@click.option(
+    "--reference",
+    required=True,
+    metavar="DATASET",
+    help="What the stream used to look like; of an archive by date also a window, such as reviews/date=-8d..-2d.",
+)
+@click.option(
+    "--current", required=True, metavar="DATASET", help="What to compare with it, such as reviews/date=yesterday."
+)
 @click.option(
     "--out",
     required=True,
     metavar="DIR",
-    help="Folder for report.html, result.json, witness.parquet, run.log and the history.",
+    help="Folder for report.html, result.json, witness.parquet, run.log and the history; {date}, {hour} and {run} in "
+    "it are filled in.",
 )
 @click.option(
     "--level",
@@ -96,6 +104,30 @@ DRIFT_FOUND: Final = 3
     metavar="DIR",
     help="Folder of past results for the trend.  [default: history in the output folder]",
 )
+@click.option(
+    "--as-of", default="", metavar="TIME", help="The moment that windows are relative to, in UTC.  [default: now]"
+)
+@click.option(
+    "--min-rows",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Rows that each window must have to be compared.  [default: the least that a test takes]",
+)
+@click.option(
+    "--when-small",
+    type=click.Choice(["skip", "refuse"]),
+    default="skip",
+    show_default=True,
+    help="What becomes of a run with an empty window, or one of fewer rows.",
+)
+@click.option(
+    "--when-partial",
+    type=click.Choice(["compare", "skip", "refuse"]),
+    default="compare",
+    show_default=True,
+    help="What becomes of a run with a window that lacks some of its days.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def drift(
     reference: str,
@@ -113,13 +145,18 @@ def drift(
     seed: int,
     text_column: str,
     history: str,
+    as_of: str,
+    min_rows: int,
+    when_small: str,
+    when_partial: str,
     as_json: bool,
 ) -> None:
     """Tell whether one embeddings dataset still looks like another.
 
     Runs the drift pipeline on this machine, the same that `driftline compile drift` writes for a cluster. Exit
-    status: 0 no drift, 3 drift.
+    status: 0 no drift, or skipped since a window held too little; 3 drift.
     """
+    from driftline.components.mmd.result import SkippedResult
     from driftline.components.mmd.two_sample import check_settings
     from driftline.components.sampling.step import check_size
     from driftline.pipelines.runs import DriftSettings, absolute, run_drift
@@ -141,6 +178,10 @@ def drift(
         seed=seed,
         text_column=text_column,
         history=absolute(history) if history else "",
+        as_of=as_of,
+        min_rows=min_rows,
+        when_small=when_small,
+        when_partial=when_partial,
     )
     result = run_drift(absolute(reference), absolute(current), absolute(out), settings)
     if as_json:
@@ -148,13 +189,18 @@ def drift(
     else:
         for line in _summary(result):
             click.echo(line)
-        click.echo(f"report: {out.rstrip('/')}/report.html")
-    if result.drift:
+        click.echo(f"report: {result.report_uri}")
+    if not isinstance(result, SkippedResult) and result.drift:
         sys.exit(DRIFT_FOUND)
 
 
-def _summary(result: DriftResult) -> Iterator[str]:
+def _summary(result: DriftResult | SkippedResult) -> Iterator[str]:
     """Yield what the command says of a result: the decision, how large the drift is, and by what it was seen."""
+    from driftline.components.mmd.result import SkippedResult
+
+    if isinstance(result, SkippedResult):
+        yield f"skipped: {result.reason}"
+        return
     verdict = "drift" if result.drift else "no drift found"
     yield f"{verdict}: p = {result.p_value:.4g} {'≤' if result.drift else '>'} level {result.level:g}"
     interval = result.mmd2_interval
@@ -165,3 +211,8 @@ def _summary(result: DriftResult) -> Iterator[str]:
     yield f"seen by the kernel {leading.name} of gamma {leading.gamma:.3g}{among}"
     yield f"method {result.method}, {result.method_reason}"
     yield f"{result.reference.sampled} against {result.current.sampled} texts"
+    for name, side in (("reference", result.reference), ("current", result.current)):
+        if side.asked not in ("", side.uri):
+            yield f"{name}: {side.uri}"
+        if side.missing:
+            yield f"{name}: nothing of {', '.join(side.missing[:3])}{', …' if len(side.missing) > 3 else ''}"

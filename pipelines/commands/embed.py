@@ -22,8 +22,21 @@ from driftline.serving.commands.encoder_options import encoder_options
 @click.option("--id-column", default="id", show_default=True, help="Column that holds the texts' ids.")
 @click.option("--text-column", default="text", show_default=True, help="Column that holds the texts.")
 @click.option("--time-column", default="time", show_default=True, help="Column that --since and --until look at.")
-@click.option("--since", default="", metavar="TIME", help="Take texts from this time on: a date, or ISO 8601.")
-@click.option("--until", default="", metavar="TIME", help="Take texts before this time.")
+@click.option(
+    "--since",
+    default="",
+    metavar="TIME",
+    help="Take texts from this time on: a date, ISO 8601, or relative in UTC, such as -1d or -24h.",
+)
+@click.option("--until", default="", metavar="TIME", help="Take texts before this time, such as today.")
+@click.option("--as-of", default="", metavar="TIME", help="The moment that relative times are of.  [default: now]")
+@click.option(
+    "--when-empty",
+    type=click.Choice(["skip", "refuse"]),
+    default="skip",
+    show_default=True,
+    help="What becomes of a run whose window, by --since, --until or a relative folder, holds no text.",
+)
 @click.option(
     "--where",
     multiple=True,
@@ -74,6 +87,8 @@ def embed(
     time_column: str,
     since: str,
     until: str,
+    as_of: str,
+    when_empty: str,
     where: tuple[str, ...],
     strict: bool,
     incremental: bool,
@@ -97,12 +112,17 @@ def embed(
     """
     from driftline.components.embedding.encoding.settings import EncoderSettings
     from driftline.components.places import model_folder, user_profile
-    from driftline.components.storage.texts import TextColumns, TextSelection
+    from driftline.components.storage.texts import TextColumns
     from driftline.pipelines.runs import EmbedSettings, absolute, run_embed
 
     settings = EmbedSettings(
         columns=TextColumns(id_column, text_column),
-        selection=TextSelection(since, until, time_column, where),
+        since=since,
+        until=until,
+        time_column=time_column,
+        where=where,
+        as_of=as_of,
+        when_empty=when_empty,
         encoder=EncoderSettings.of(prompt, precision, dimension, max_tokens, segments, overlap),
         dtype=dtype,
         rows_per_shard=rows_per_shard,
@@ -112,11 +132,13 @@ def embed(
         profile=user_profile() if profile is None else absolute(profile),
         model_cache=model_folder() if model_cache is None else absolute(model_cache),
     )
-    numbers = run_embed([absolute(uri) for uri in inputs], model, absolute(out), settings)
+    done = run_embed([absolute(uri) for uri in inputs], model, absolute(out), settings)
     if as_json:
-        click.echo(json.dumps({"dataset": absolute(out), **numbers}, indent=2, sort_keys=True))
+        click.echo(json.dumps({"dataset": done.uri, "status": done.status, **done.metrics}, indent=2, sort_keys=True))
+    elif done.status == "skipped":
+        click.echo(f"skipped: the window holds no text; {done.uri} is as it was")
     else:
-        for line in _summary(out, numbers):
+        for line in _summary(out if done.uri == absolute(out) else done.uri, done.metrics):
             click.echo(line)
 
 

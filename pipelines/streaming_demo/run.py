@@ -22,9 +22,10 @@ from driftline.components.errors import DriftlineError, UsageError
 from driftline.components.mmd.result import DriftResult
 from driftline.components.random_bits import check_seed
 from driftline.components.storage.location import is_gcs
+from driftline.components.storage.store import remove_tree
 from driftline.pipelines.demo_broker import HOST, free_port, noida_broker
 from driftline.pipelines.demo_data import Text, fetch_model, fetch_texts, write_window
-from driftline.pipelines.runs import DriftSettings, EmbedSettings, run_drift, run_embed
+from driftline.pipelines.runs import DriftSettings, EmbedSettings, compared, run_drift, run_embed
 from driftline.pipelines.streaming_demo.screen import Reading, Show, showing
 from driftline.pipelines.streaming_demo.senders import Asker, Sender
 from driftline.pipelines.streaming_demo.services import Service, running
@@ -113,7 +114,8 @@ def run_streaming_demo(folder: str, seed: int, say: Callable[[str], None]) -> Dr
     _say_alert(alert, shifted_from, say)
     hours = [_hour(work / "archive", part[0].timestamp_ms) for part in (traffic.quiet, traffic.shifted)]
     out = str(home / "reports" / "stream")
-    result = run_drift(str(hours[0]), str(hours[1]), out, DriftSettings(seed=seed), "drift archive")
+    remove_tree(out)  # of the demonstration before: a run writes over no report
+    result = compared(run_drift(str(hours[0]), str(hours[1]), out, DriftSettings(seed=seed), "drift archive"))
     verdict = "drift" if result.drift else "no drift found"
     say("")
     say(

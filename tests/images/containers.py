@@ -77,7 +77,7 @@ def built(image: str) -> Generator[Container]:
     """
     settings = {"BUILDER": "buildah", "IMAGES": image, "REGISTRY": REGISTRY}
     subprocess.run(["sh", str(ROOT / "images" / "build.sh")], env={**os.environ, **settings}, check=True)
-    tag = f"{REGISTRY}/{images.BY_NAME[image]}"
+    tag = f"{REGISTRY}/{images.DEFAULTS[image]}"
     try:
         made = subprocess.run(["buildah", "from", tag], capture_output=True, text=True, check=True)
         container = Container(image, made.stdout.strip())

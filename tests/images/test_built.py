@@ -26,7 +26,7 @@ def container(request: pytest.FixtureRequest) -> Iterator[Container]:
         yield made
 
 
-every_image = pytest.mark.parametrize("container", sorted(images.BY_NAME), indirect=True)
+every_image = pytest.mark.parametrize("container", sorted(images.DEFAULTS), indirect=True)
 embed = pytest.mark.parametrize("container", ["embed"], indirect=True)
 
 

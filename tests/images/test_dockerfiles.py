@@ -44,7 +44,7 @@ def commands(name: str) -> list[str]:
 
 def test_there_is_a_dockerfile_for_each_image_that_the_components_name() -> None:
     folders = {path.parent.name for path in (ROOT / "images").glob("*/Dockerfile")}
-    assert folders == set(NAMES) == set(images.BY_NAME)
+    assert folders == set(NAMES) == set(images.DEFAULTS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,7 +107,7 @@ def test_the_build_context_holds_what_the_wheel_is_made_of() -> None:
 
 
 def test_compiled_pipelines_name_the_tags_that_the_build_makes() -> None:
-    assert {name: f"driftline/{name}:{VERSION}" for name in NAMES} == images.BY_NAME
+    assert {name: f"driftline/{name}:{VERSION}" for name in NAMES} == images.DEFAULTS
 
 
 @pytest.fixture

@@ -90,6 +90,7 @@ class BackfillPlan:
         first: number of the first shard in the dataset.
         previous: the dataset that the run adds to; None where it writes a whole one.
         wanted: file that says which texts are wanted, in an incremental run; empty otherwise.
+        run: a name for the run that no other has.
         seconds: how long planning took.
     """
 
@@ -108,6 +109,7 @@ class BackfillPlan:
     first: int = 0
     previous: Previous | None = None
     wanted: str = ""
+    run: str = ""
     seconds: float = 0.0
 
     @property
@@ -156,6 +158,10 @@ class BackfillPlan:
         ]
         canonical = json.dumps([content, work.wanted, settings], sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def report_place(self, task: int) -> str:
+        """Return the URI of what a task tells the last step."""
+        return self.work_place("reports", f"{self.run}-{task:05d}.json")
 
     def work_place(self, *parts: str) -> str:
         """Return the URI of something in the work folder."""

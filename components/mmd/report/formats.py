@@ -196,3 +196,11 @@ def short_times(created: list[str]) -> list[str]:
     if len(set(labels)) < len(labels):
         return [f"{label} {time:%H:%M}" for label, time in zip(labels, times, strict=True)]
     return labels
+
+
+def missing(parts: tuple[str, ...]) -> str:
+    """Return which parts a window lacks, the first few by name."""
+    if not parts:
+        return "nothing"
+    more = f" and {count(len(parts) - 3)} more" if len(parts) > 3 else ""
+    return clean(", ".join(parts[:3]), 200) + more

@@ -7,12 +7,9 @@ give the same bytes.
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
-from importlib import resources
 
-import jinja2
 from markupsafe import Markup
 
 from driftline.components.mmd.report import effect, formats, verdict
@@ -21,6 +18,7 @@ from driftline.components.mmd.report.glyphs import KEYS
 from driftline.components.mmd.report.histogram import permutation_histogram
 from driftline.components.mmd.report.kernels import GAMMA, combination_in_words, family_name, kernel_table
 from driftline.components.mmd.report.key_figures import key_figures, quantity
+from driftline.components.mmd.report.page import style, template
 from driftline.components.mmd.report.scatter import sample_scatter
 from driftline.components.mmd.report.svg import element
 from driftline.components.mmd.report.trend import mmd2_trend, told_trend
@@ -82,8 +80,8 @@ def render_report(data: ReportData) -> str:
     result = data.result
     head = verdict.compose(result, data.history)
     trends = (told_trend(data.history, result.level), mmd2_trend(data.history))
-    return _template().render(
-        css=Markup(_packaged("report.css")),
+    return template("report.html.j2").render(
+        css=style(),
         verdict=head,
         created=formats.long_time(result.created),
         figures=key_figures(result),
@@ -115,23 +113,6 @@ def render_report(data: ReportData) -> str:
         large_from=formats.level_percent(effect.LARGE_FROM),
         keys=KEYS,
     )
-
-
-def _packaged(name: str) -> str:
-    """Return one of this package's own files."""
-    return resources.files(__package__ or __name__).joinpath(name).read_text(encoding="utf-8")
-
-
-@functools.lru_cache(maxsize=1)
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_packaged),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2")
 
 
 def _moved_table(moved: list[MovedText], *, ascending: bool) -> _MovedTable:
@@ -191,8 +172,12 @@ def _side_rows(result: DriftResult) -> list[_Row]:
     def row(head: str, *cells: str) -> _Row:
         return _Row(head, tuple(cells))
 
+    asked = any(side.asked not in ("", side.uri) for side in sides)
+    missing = any(side.missing for side in sides)
     return [
+        *([row("Asked for", *(formats.clean(side.asked or side.uri, _MAX_NAME) for side in sides))] if asked else []),
         row("Dataset", *(formats.clean(side.uri, _MAX_NAME) for side in sides)),
+        *([row("Missing from the window", *(formats.missing(side.missing) for side in sides))] if missing else []),
         row("Texts in the dataset", *(formats.count(side.rows) for side in sides)),
         row("Texts in the test", *(formats.count(side.sampled) for side in sides)),
         row("Model", *(formats.clean(side.model, _MAX_NAME) for side in sides)),
@@ -230,6 +215,9 @@ def _setting_rows(result: DriftResult) -> list[_Row]:
     interval = result.mmd2_interval
     values = {
         "Run began": formats.long_time(result.created),
+        **({"Run": formats.clean(result.run, _MAX_NAME)} if result.run else {}),
+        **({"Run's name in the backend": formats.clean(result.job, _MAX_NAME)} if result.job else {}),
+        **({"Windows as of": formats.long_time(result.as_of)} if result.as_of not in ("", result.created) else {}),
         "Method": formats.clean(result.method, _MAX_NAME),
         **({} if alone else {"Kernels": formats.count(len(result.kernels))}),
         **({} if alone else {"Combined by": combination_in_words(result.combination)}),
