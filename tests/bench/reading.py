@@ -120,19 +120,21 @@ def run_steps(base: str, folder: Path) -> tuple[list[StepTime], str]:
         return str(folder / name)
 
     reference, current = (store.join(base, side) for side in SIDES)
-    out = store.join(base, "out")
     measured(
         "sample",
         lambda: sampling.run(
-            reference=reference, current=current, size=defaults.sample, seed=defaults.seed, out=at("sample")
+            reference=reference,
+            current=current,
+            out=store.join(base, "out"),
+            size=defaults.sample,
+            seed=defaults.seed,
+            sample_out=at("sample"),
         ),
     )
     measured("fit", lambda: projection.fit(sample=at("sample"), components=defaults.components, out=at("projection")))
     measured(
         "project",
-        lambda: projection.project(
-            sample=at("sample"), projection=at("projection"), workspace=out, out=at("projected")
-        ),
+        lambda: projection.project(sample=at("sample"), projection=at("projection"), out=at("projected")),
     )
     shares = measured(
         "plan",
@@ -149,18 +151,16 @@ def run_steps(base: str, folder: Path) -> tuple[list[StepTime], str]:
             out=at("plan"),
         ),
     )
-    parts = [at(f"part-{number}") for number in range(len(shares))]
 
     def tasks() -> None:
-        for share, part in zip(shares, parts, strict=True):
-            kernel.sums(plan=at("plan"), share=share, out=part)
+        for share in shares:
+            kernel.sums(plan=at("plan"), share=share)
 
-    measured(f"kernel, {len(parts)} tasks", tasks)
+    measured(f"kernel, {len(shares)} tasks", tasks)
     measured(
         "test",
         lambda: mmd.test(
             plan=at("plan"),
-            parts=parts,
             combination=defaults.combination,
             level=defaults.level,
             out=at("outcome"),
@@ -178,7 +178,6 @@ def run_steps(base: str, folder: Path) -> tuple[list[StepTime], str]:
             witness=at("witness"),
             text_column=defaults.text_column,
             history=defaults.history,
-            out=out,
             result_out=at("result"),
             report_out=at("report"),
         ),

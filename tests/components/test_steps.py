@@ -3,13 +3,27 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from driftline.components import steps
-from driftline.components.errors import DataError, StorageError
-from driftline.components.steps import LOGGER, StepClock, running
+from driftline.components.errors import DataError, StorageError, UsageError
+from driftline.components.steps import (
+    LOGGER,
+    MAX_TASKS,
+    Skipped,
+    StepClock,
+    check_not_skipped,
+    check_tasks,
+    check_whole,
+    running,
+    shares,
+    write_skipped,
+)
 
 
 class Clock:
@@ -134,3 +148,82 @@ def test_a_line_keeps_every_script_and_stays_one_line(
     message = caplog.records[0].getMessage()
     assert "текст 文" in message
     assert "\n" not in message
+
+
+# Skipped runs and fan-outs ----------------------------------------------------------------------------------------
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.dictionaries(st.sampled_from("abc"), plain))
+def test_who_reads_a_skipped_run_s_artifact_learns_why(tmp_path_factory: Any, why: str, told: dict[str, Any]):
+    place = tmp_path_factory.mktemp("skipped") / "new" / "artifact"
+    write_skipped(str(place), Skipped(why, told))
+    with pytest.raises(Skipped) as caught:
+        check_not_skipped(place.read_bytes())
+    assert (caught.value.why, caught.value.fields) == (why, told)
+
+
+@given(st.binary() | plain.map(lambda value: json.dumps(value).encode()))
+def test_anything_else_is_no_skipped_run_s(content: bytes):
+    check_not_skipped(content)
+
+
+def test_a_skipped_step_hands_it_on_and_ends_well(tmp_path: Path, lines: Callable[[], list[dict[str, Any]]]):
+    places = [str(tmp_path / name) for name in ("plan.json", "deep/witness.npy")]
+    with running("plan", hands_on=places):
+        raise Skipped("current /x: the window is empty", {"run": {"id": "1"}})
+    assert [(line["driftline"], line.get("skipped")) for line in lines()] == [
+        ("start", None),
+        ("done", "current /x: the window is empty"),
+    ]
+    for place in places:
+        with pytest.raises(Skipped) as caught:
+            check_not_skipped(Path(place).read_bytes())
+        assert caught.value.fields == {"run": {"id": "1"}}
+
+
+def test_a_step_that_goes_well_hands_no_mark_on(tmp_path: Path):
+    place = tmp_path / "plan.json"
+    with running("plan", hands_on=[str(place)]):
+        pass
+    with pytest.raises(DataError), running("plan", hands_on=[str(place)]):
+        raise DataError("/x: is damaged")
+    assert not place.exists()
+
+
+@given(st.integers(1, MAX_TASKS))
+def test_each_task_of_a_fan_out_is_an_item(tasks: int):
+    check_tasks(tasks)
+    assert shares(tasks) == [{"task": task, "tasks": tasks} for task in range(tasks)]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        (0, "tasks: expected from 1 to 200, got 0"),
+        (201, "tasks: expected from 1 to 200, got 201"),
+        (8.5, "tasks: expected a whole number, got 8.5"),
+        (float("nan"), "tasks: expected a whole number, got nan"),
+        (float("inf"), "tasks: expected a whole number, got inf"),
+    ],
+)
+def test_tasks_that_cannot_be_fanned_out_to(tasks: Any, message: str):
+    with pytest.raises(UsageError) as caught:
+        check_tasks(tasks)
+    assert str(caught.value) == message
+
+
+@given(st.integers(-(2**63), 2**63))
+def test_whole_numbers_are_taken_however_they_are_written(whole: int):
+    check_whole(number=whole, same=float(whole))
+
+
+@given(st.integers(-(2**40), 2**40), st.floats(0.001, 0.999))
+def test_parts_are_refused(whole: int, part: float):
+    with pytest.raises(UsageError, match=r"\Anumber: expected a whole number, got -?\d+\.\d+\Z"):
+        check_whole(good=1, number=whole + part)

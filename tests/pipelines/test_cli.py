@@ -311,23 +311,3 @@ def test_options_have_the_defaults_of_the_settings():
     settings = DriftSettings()
     for field in fields(DriftSettings):
         assert options[field.name] == getattr(settings, field.name), field.name
-
-
-@pytest.mark.parametrize("pipeline", ["drift", "backfill"])
-def test_compile_writes_a_pipeline(pipeline, tmp_path, capsys):
-    out = tmp_path / "made" / "pipeline.yaml"
-    with pytest.raises(SystemExit) as ended:
-        cli.main(
-            [
-                *("compile", pipeline, "--out", str(out), "--gpu", "none"),
-                *("--image", "kernels=host/kernels@sha256:1", "--image", "embed=host/embed@sha256:2"),
-            ]
-        )
-    assert ended.value.code == 0
-    assert capsys.readouterr().out == f"{out}\n"
-    text = out.read_text()
-    assert f"name: driftline-{pipeline}" in text
-    assert set(re.findall(r"image: (\S+)", text)) == {
-        "host/kernels@sha256:1" if pipeline == "drift" else "host/embed@sha256:2"
-    }
-    assert "nvidia.com/gpu" not in text

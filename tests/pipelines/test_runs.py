@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -68,13 +69,54 @@ def test_result_is_that_of_the_output_folder(datasets, tmp_path):
 
 def test_what_else_lies_in_the_output_folder_stays(datasets, tmp_path):
     out = tmp_path / "out"
-    for name in ("work/mine.txt", "notes/mine.txt", "run.log", "result.json"):
+    for name in ("work/mine.txt", "notes/mine.txt"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("mine")
     run_drift(*datasets, str(out), SETTINGS)
     assert (out / "work" / "mine.txt").read_text() == (out / "notes" / "mine.txt").read_text() == "mine"
     assert listing(out / "work") == ["mine.txt"]
-    assert (out / "run.log").read_text() == ""  # this run's own: the stand-in for KFP's runner logs nothing
+
+
+def test_a_second_run_leaves_the_first_one_s_report_and_log_alone(datasets, tmp_path):
+    out = tmp_path / "out"
+    first = run_drift(*datasets, str(out), SETTINGS)
+    names = ("report.html", "result.json", "run.log", "witness.parquet")
+    (out / "run.log").write_text("what the first run said")
+    before = {name: (out / name).read_bytes() for name in names}
+    second = run_drift(*datasets, str(out), SETTINGS)
+    assert {name: (out / name).read_bytes() for name in names} == before
+    own = Path(second.report_uri).parent
+    assert own.parent == out
+    assert (first.run, second.run[:8]) == (read_json(str(out / "result.json"))["run"], own.name.partition("-")[2])
+    assert listing(own) == sorted(names)
+    assert len(listing(out / "history")) == 2
+    assert sorted(path.name for path in out.iterdir()) == sorted([*names, own.name, "history"])
+
+
+def test_a_run_that_fails_beside_a_report_logs_to_a_file_of_its_own(datasets, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run_drift(*datasets, str(out), SETTINGS)
+    (out / "run.log").write_text("what the first run said")
+
+    def break_down(**_) -> None:
+        raise StorageError("the disk: broke")
+
+    monkeypatch.setattr("tests.support.steps.mmd.test", break_down)
+    for failures in (1, 2):
+        with pytest.raises(PipelineFailed, match="the disk: broke"):
+            run_drift(*datasets, str(out), SETTINGS)
+        assert (out / "run.log").read_text() == "what the first run said"
+        assert len([name for name in listing(out) if re.fullmatch(r"run-[0-9a-f]{8}\.log", name)]) == failures
+
+
+def test_a_result_of_something_else_in_the_output_folder_stays(datasets, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("result.json", "run.log"):
+        (out / name).write_text("mine")
+    result = run_drift(*datasets, str(out), SETTINGS)
+    assert (out / "result.json").read_text() == (out / "run.log").read_text() == "mine"
+    assert Path(result.report_uri).parent.parent == out
 
 
 def test_working_files_go_when_a_later_task_fails(datasets, tmp_path, monkeypatch):
@@ -88,11 +130,9 @@ def test_working_files_go_when_a_later_task_fails(datasets, tmp_path, monkeypatc
     monkeypatch.setattr("tests.support.steps.mmd.test", break_down)
     with pytest.raises(PipelineFailed, match="the disk: broke"):
         run_drift(*datasets, str(out), SETTINGS)
-    assert [name.partition("/")[2] for name in seen[0]] == [
-        "",
-        "manifest.json",
-        "part-00000.parquet",
-        "part-00001.parquet",
+    assert [re.sub(r"[0-9a-f]{16}-", "", name.partition("/")[2]) for name in seen[0]] == [
+        *("", "manifest.json", "part-00000.parquet", "part-00001.parquet"),
+        *("sums", "sums/00000.npz", "sums/00001.npz", "sums/00002.npz"),
     ]
     assert listing(out) == ["run.log"]
 
@@ -131,11 +171,10 @@ def test_backfill_settings_are_the_pipelines_parameters_and_the_command_s_option
     ours = EmbedSettings()
     expected = {
         **{f"{field.name}_column": getattr(ours.columns, field.name) for field in fields(TextColumns)},
-        **asdict(ours.selection),
         **asdict(ours.encoder),
         **{field.name: getattr(ours, field.name) for field in fields(EmbedSettings)},
     }
-    for part in ("columns", "selection", "encoder"):
+    for part in ("columns", "encoder"):
         del expected[part]
     del expected["model_cache"]  # on a cluster, where the claim is mounted
     declared = {name: value.get("defaultValue") for name, value in parameters("backfill").items()}

@@ -30,19 +30,42 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "text_column": "text",
     "history": "",
+    "as_of": "",
+    "min_rows": 0,
+    "when_small": "skip",
+    "when_partial": "compare",
 }
 
 
-def run_steps(folder: Path, reference: str, current: str, out: str, **changes: Any) -> dict[str, float]:
-    """Run every step, with its artifacts in a folder, and return the report's metrics."""
+def run_steps(folder: Path, reference: str, current: str, out: str, **changes: Any) -> mmd.Reported:
+    """Run every step, with its artifacts in a folder, and return what the last one does."""
+    run_to_report(folder, reference, current, out, **changes)
+    set_to = DEFAULTS | changes
+    return report(folder, text_column=set_to["text_column"], history=set_to["history"])
+
+
+def run_to_report(folder: Path, reference: str, current: str, out: str, **changes: Any) -> None:
+    """Run every step but the last one."""
     folder.mkdir(parents=True, exist_ok=True)
     set_to = DEFAULTS | changes
     pooled, fitted, projected, plan, outcome = (
         str(folder / f"{name}.json") for name in ("pooled", "fitted", "projected", "plan", "outcome")
     )
-    sampling.run(reference=reference, current=current, size=set_to["sample"], seed=set_to["seed"], out=pooled)
+    sampling.run(
+        reference=reference,
+        current=current,
+        out=out,
+        size=set_to["sample"],
+        seed=set_to["seed"],
+        as_of=set_to["as_of"],
+        min_rows=set_to["min_rows"],
+        when_small=set_to["when_small"],
+        when_partial=set_to["when_partial"],
+        job="job-1",
+        sample_out=pooled,
+    )
     projection.fit(sample=pooled, components=set_to["components"], out=fitted)
-    projection.project(sample=pooled, projection=fitted, workspace=out, out=projected)
+    projection.project(sample=pooled, projection=fitted, out=projected)
     items = kernel.plan(
         projected=projected,
         kernel=set_to["kernel_name"],
@@ -55,21 +78,18 @@ def run_steps(folder: Path, reference: str, current: str, out: str, **changes: A
         tasks=set_to["tasks"],
         out=plan,
     )
-    parts = [str(folder / f"part-{item['task']}.npz") for item in items]
-    for item, part in zip(items, parts, strict=True):
-        kernel.sums(plan=plan, share={"task": float(item["task"])}, out=part)  # KFP hands numbers on as floats
+    for item in items:
+        kernel.sums(plan=plan, share={name: float(value) for name, value in item.items()})  # KFP hands on floats
     mmd.test(
         plan=plan,
-        parts=parts,
         combination=set_to["combination"],
         level=set_to["level"],
         out=outcome,
         witness_out=str(folder / "witness.npy"),
     )
-    return report(folder, out, text_column=set_to["text_column"], history=set_to["history"])
 
 
-def report(folder: Path, out: str, text_column: str = "text", history: str = "") -> dict[str, float]:
+def report(folder: Path, text_column: str = "text", history: str = "") -> mmd.Reported:
     """Run the last step on what the others left in a folder."""
     return mmd.report(
         sample=str(folder / "pooled.json"),
@@ -80,7 +100,6 @@ def report(folder: Path, out: str, text_column: str = "text", history: str = "")
         witness=str(folder / "witness.npy"),
         text_column=text_column,
         history=history,
-        out=out,
         result_out=str(folder / "result.json"),
         report_out=str(folder / "report.html"),
     )

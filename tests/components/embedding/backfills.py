@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from driftline.components.embedding import step
+from driftline.components.embedding.backfill.plan import BackfillPlan
 from driftline.components.embedding.step import TaskReport
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.store import list_files, read_bytes
@@ -55,27 +56,27 @@ class Backfill:
     def embed(self, task: int, profile: str = "") -> TaskReport:
         """Embed one task's share."""
         # KFP hands numbers on as floats.
-        step.embed(planned=self.planned, share={"task": float(task)}, out=self._part(task), profile=profile)
-        return read_value(self._part(task), TaskReport)
+        share = {"task": float(task), "tasks": float(read_value(self.planned, BackfillPlan).tasks)}
+        step.embed(planned=self.planned, share=share, profile=profile)
+        return read_value(self.report_place(task), TaskReport)
 
-    def finish(self, tasks: Sequence[int], hourly_price: float = 0.0) -> dict[str, float]:
-        """Finish from these tasks' reports, and return the metrics."""
-        return step.finish(
-            planned=self.planned,
-            parts=[self._part(task) for task in tasks],
-            dataset_out=str(self.folder / "out.json"),
-            hourly_price=hourly_price,
-        )
+    def report_place(self, task: int) -> str:
+        """Return where a task tells what it did."""
+        return read_value(self.planned, BackfillPlan).report_place(task)
+
+    def finish(self, hourly_price: float = 0.0) -> dict[str, float]:
+        """Finish from the tasks' reports, and return the metrics."""
+        return self.finished(hourly_price).metrics
+
+    def finished(self, hourly_price: float = 0.0) -> step.Finished:
+        """Finish from the tasks' reports, and return all that the last step does."""
+        return step.finish(planned=self.planned, dataset_out=str(self.folder / "out.json"), hourly_price=hourly_price)
 
     def run(self, inputs: Sequence[str | Path], model: str | Path, out: str | Path, **changes: Any) -> dict[str, float]:
         """Run all steps and return the metrics."""
-        tasks = self.plan(inputs, model, out, **changes)
-        for task in tasks:
+        for task in self.plan(inputs, model, out, **changes):
             self.embed(task)
-        return self.finish(tasks)
-
-    def _part(self, task: int) -> str:
-        return str(self.folder / f"report-{task}.json")
+        return self.finish()
 
 
 def contents(out: str | Path) -> dict[str, bytes]:

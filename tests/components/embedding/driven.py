@@ -76,7 +76,7 @@ class DrivenBackfill:
 
     def steps(self, *names: str) -> list[tuple[str, dict[str, Any]]]:
         """Return steps with their arguments."""
-        planned, part = str(self.folder / "plan.json"), str(self.folder / "report.json")
+        planned = str(self.folder / "plan.json")
         arguments: dict[str, dict[str, Any]] = {
             "plan": {
                 "inputs": self.inputs,
@@ -87,8 +87,8 @@ class DrivenBackfill:
                 "plan_out": planned,
             }
             | {key: value for key, value in self.settings.items() if key not in ("chunk_texts", "chunk_s")},
-            "embed": {"planned": planned, "share": {"task": 0}, "out": part},
-            "finish": {"planned": planned, "parts": [part], "dataset_out": str(self.folder / "out.json")},
+            "embed": {"planned": planned, "share": {"task": 0, "tasks": 1}},
+            "finish": {"planned": planned, "dataset_out": str(self.folder / "out.json")},
         }
         return [(name, arguments[name]) for name in names]
 

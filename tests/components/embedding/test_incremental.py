@@ -146,7 +146,7 @@ def test_readers_see_the_old_dataset_until_the_new_one_is_finished(
         assert held(out) == OLD
         work.embed(task)
     assert held(out) == OLD
-    work.finish(tasks)
+    work.finish()
     assert held(out) == AFTER
     assert [name for batch in reader.batches() for name in batch.ids] == list(OLD)
 
@@ -171,8 +171,8 @@ def test_a_resumed_run_goes_on_with_the_shards_that_are_there(work: Backfill, tm
     assert work.embed(again[0]).rows == 0
     for task in again[1:]:
         assert work.embed(task).rows > 0
-    work.finish(again)
-    work.finish(again)  # as after a kill just before its end
+    work.finish()
+    work.finish()  # as after a kill just before its end
     assert contents(out) == contents(other)
 
 
@@ -184,9 +184,9 @@ def test_two_incremental_runs_at_once_do_not_lose_each_other_s_texts(
     other.plan([write(tmp_path / "b.jsonl", {"n1": "new two"})], full, out, incremental=True)
     work.embed(0)
     other.embed(0)
-    other.finish([0])
+    other.finish()
     with pytest.raises(DataError, match=one_line(out)):
-        work.finish([0])
+        work.finish()
     assert held(out) == OLD | {"n1": "new two"}
     work.run([tmp_path / "a.jsonl"], full, out, incremental=True)
     assert held(out) == OLD | {"n0": "new one", "n1": "new two"}
@@ -203,7 +203,7 @@ def test_the_manifest_that_another_run_wrote_meanwhile_is_not_written_over(
         Path(uri).write_bytes(content)  # as if the other run had not cleared it away yet
     work.embed(0)
     with pytest.raises(DataError, match=one_line(join(out, "manifest.json"), "another run changed the dataset since")):
-        work.finish([0])
+        work.finish()
     assert held(out) == OLD | {"n1": "new two"}
 
 
@@ -213,7 +213,7 @@ def test_a_dataset_that_is_being_replaced_is_not_added_to(work: Backfill, tmp_pa
     with pytest.raises(DataError, match=one_line(out, "a run that replaces the dataset has not finished")):
         add(Backfill(tmp_path / "other"), tmp_path, full, out, NEWS)
     work.embed(0)
-    work.finish([0])
+    work.finish()
     add(work, tmp_path, full, out, {"t0": None})
     assert rows(out)[0] == [*OLD][1:]
 

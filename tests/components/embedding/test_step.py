@@ -19,7 +19,7 @@ from driftline.components.embedding.encoding.settings import EncoderSettings, Tu
 from driftline.components.errors import DataError, DriftlineError, StorageError, UsageError
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.manifest import Manifest
-from driftline.components.storage.store import exists, join, list_files, read_json, write_bytes
+from driftline.components.storage.store import exists, join, list_files, read_json, remove, write_bytes
 from driftline.components.storage.texts import TextColumns
 from driftline.components.storage.values import read_value
 from tests.components.embedding.backfills import TEXTS, Backfill, contents, one_line, rows
@@ -81,7 +81,7 @@ def test_tasks_share_the_shards_whatever_their_order(work: Backfill, texts: Path
     assert [number for number, _ in reports[0].shards] == [0, 2]
     assert [number for number, _ in reports[1].shards] == [1]
     assert (reports[0].rows, reports[1].rows) == (7, 4)
-    work.finish([1, 0])
+    work.finish()
     assert rows(out)[0] == [f"t{number}" for number in range(11)]
 
 
@@ -215,23 +215,51 @@ def test_a_file_in_the_dataset_s_place_is_refused(work: Backfill, texts: Path, f
     assert out.read_text() == "in the way"
 
 
-def test_a_missing_task_s_report_is_refused(work: Backfill, texts: Path, full: Path, out: Path):
-    tasks = work.plan([texts], full, out, tasks=3)
-    for task in tasks:
+def test_shards_of_a_task_that_has_not_reported_are_missed(work: Backfill, texts: Path, full: Path, out: Path):
+    work.plan([texts], full, out, tasks=3)
+    for missing in (
+        "3 shards are missing, the first is 0",
+        "2 shards are missing, the first is 1",
+        "1 shards are missing, the first is 2; run the backfill again",
+    ):
+        with pytest.raises(DataError, match=one_line(out, missing)):
+            work.finish()
+        assert not exists(join(str(out), "manifest.json"))
+        work.embed(3 - int(missing[0]))
+    assert work.finish()["texts"] == 11
+
+
+def test_a_task_s_shards_are_found_without_its_report(work: Backfill, texts: Path, full: Path, out: Path):
+    for task in work.plan([texts], full, out, tasks=3):
         work.embed(task)
+    remove(work.report_place(1))
+    assert work.finish()["texts"] == 11
+    assert rows(out)[0] == [f"t{number}" for number in range(11)]
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "another's"])
+def test_a_task_without_report_whose_shard_is_not_whole_is_missed(
+    work: Backfill, texts: Path, full: Path, out: Path, damage: str
+):
+    for task in work.plan([texts], full, out, tasks=3):
+        work.embed(task)
+    remove(work.report_place(1))
+    shard = out / "part-00001.parquet"
+    if damage == "gone":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:-9] if damage == "cut" else (out / "part-00000.parquet").read_bytes())
     with pytest.raises(DataError, match=one_line(out, "1 shards are missing, the first is 1; run the backfill again")):
-        work.finish([0, 2])
-    with pytest.raises(DataError, match=one_line(out, "3 shards are missing, the first is 0")):
-        work.finish([])
+        work.finish()
     assert not exists(join(str(out), "manifest.json"))
 
 
 def test_a_shard_that_vanishes_before_the_end_is_missed(work: Backfill, texts: Path, full: Path, out: Path):
-    tasks = work.plan([texts], full, out)
+    work.plan([texts], full, out)
     work.embed(0)
     (out / "part-00001.parquet").unlink()
     with pytest.raises(DataError, match=one_line(out / "part-00001.parquet", "the shard is missing")):
-        work.finish(tasks)
+        work.finish()
     assert not (out / "manifest.json").exists()
 
 
@@ -262,10 +290,11 @@ def test_a_step_s_line_in_the_log_says_what_went_wrong(
         work.plan([texts], full, out, tasks=2)
         work.embed(1)
         with pytest.raises(DataError):
-            work.finish([1])
+            work.finish()
     lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "driftline"]
     assert [(line["driftline"], line["step"], line["task"], line["tasks"]) for line in lines] == [
         ("start", "plan", 0, 1),
+        ("progress", "plan", 0, 1),
         ("done", "plan", 0, 1),
         ("start", "embed", 1, 2),
         ("done", "embed", 1, 2),

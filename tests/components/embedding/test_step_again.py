@@ -46,7 +46,7 @@ def stamps(out: Path) -> dict[str, tuple[int, int]]:
 def rerun(work: Backfill, texts: Path, model: Path, out: Path, tasks: int = 1) -> list[TaskReport]:
     numbers = work.plan([texts], model, out, tasks=tasks)
     reports = [work.embed(number) for number in numbers]
-    work.finish(numbers)
+    work.finish()
     return reports
 
 
@@ -106,7 +106,7 @@ def test_only_the_shard_that_is_not_whole_is_embedded_again(
     with pytest.raises(DataError, match=one_line(out, "the dataset is unfinished")):
         EmbeddingsDataset.open(str(out))
     assert work.embed(0).rows == 4
-    work.finish([0])
+    work.finish()
     assert contents(out) == before
     for name in (SHARDS[0], SHARDS[2]):
         assert stamps(out)[name] == written[name]
@@ -123,7 +123,7 @@ def test_texts_changed_in_place_withdraw_the_dataset_until_it_is_finished(
         with pytest.raises(DataError, match=one_line(out, "the dataset is unfinished")):
             EmbeddingsDataset.open(str(out))
         work.embed(task)
-    work.finish(tasks)
+    work.finish()
     np.testing.assert_allclose(rows(out)[1], by_hand(full, changed), rtol=0, atol=1e-5)
     table = EmbeddingsDataset.open(str(out)).take(range(11), ["text"])
     assert table["text"].to_pylist() == changed
@@ -181,7 +181,7 @@ def test_shards_of_a_larger_dataset_go_and_nothing_else(
     for task in tasks:
         work.embed(task)
     assert (out / SHARDS[2]).exists(), "a stray goes at the end only, so that a failed run loses nothing"
-    work.finish(tasks)
+    work.finish()
     assert sorted(path.name for path in out.iterdir()) == sorted(
         ["manifest.json", "notes.txt", "part-00000.parquet", "part-00009.csv", "part-of-mine.parquet", "sub"]
     )

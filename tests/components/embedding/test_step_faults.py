@@ -69,11 +69,11 @@ def test_a_shard_damaged_between_embed_and_finish_is_refused_and_made_again_alon
     work.embed(0)
     flip(out / SHARDS[1], at)
     with pytest.raises(DataError, match=one_line(out / SHARDS[1], "run the backfill again")):
-        work.finish([0])
+        work.finish()
     assert not (out / "manifest.json").exists()
     work.plan([texts], full, out)
     assert work.embed(0).rows == 4
-    work.finish([0])
+    work.finish()
     assert contents(out) == whole
 
 
@@ -95,9 +95,9 @@ def test_what_is_there_counts_not_what_a_task_says(
     forged = write_shard(str(out), SHARDS[1], table.to_batches(), **settings)
     shards = dict(report.shards)
     shards[1] = dataclasses.replace(shards[1], shard=forged)
-    write_value(str(work.folder / "report-0.json"), dataclasses.replace(report, shards=tuple(shards.items())))
+    write_value(work.report_place(0), dataclasses.replace(report, shards=tuple(shards.items())))
     with pytest.raises(DataError, match=one_line(out / SHARDS[1], message)):
-        work.finish([0])
+        work.finish()
     assert not (out / "manifest.json").exists()
 
 
@@ -110,7 +110,7 @@ def test_a_shard_damaged_long_after_is_made_again_alone(
     work.plan([texts], full, out)
     assert not (out / "manifest.json").exists()
     assert work.embed(0).rows == 4
-    work.finish([0])
+    work.finish()
     assert contents(out) == whole
 
 
@@ -138,7 +138,7 @@ def test_a_damaged_chunk_is_embedded_again_alone(
     else:
         chunks[1].write_bytes(content[: len(content) // 2 if damage == "cut" else 0])
     assert work.embed(0).rows == 2 + 3
-    work.finish([0])
+    work.finish()
     Backfill(work.folder.with_name("other")).run([texts], full, tmp_path / "other-out", rows_per_shard=0)
     assert contents(out) == contents(tmp_path / "other-out")
 
@@ -201,7 +201,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_once_there_is_room(
             work.embed(0)
     assert not (out / "manifest.json").exists()
     work.embed(0)
-    work.finish([0])
+    work.finish()
     assert contents(out) == whole
 
 
@@ -213,7 +213,7 @@ def test_records_that_are_lost_cost_nothing_but_a_look(
     for record in out.glob("_work/*.json"):
         record.unlink()
     assert work.embed(0).rows == 0
-    work.finish([0])  # learns from the model itself how long vectors are
+    work.finish()  # learns from the model itself how long vectors are
     assert contents(out) == whole
 
 
@@ -225,7 +225,7 @@ def test_a_record_of_another_version_counts_as_none(
     for record in out.glob("_work/*.json"):
         record.write_text('{"from": "another version"}')
     assert work.embed(0).rows == 0
-    work.finish([0])
+    work.finish()
     assert contents(out) == whole
 
 
@@ -264,7 +264,7 @@ def test_two_rows_of_one_id_are_refused_at_the_end(
     path.write_text(path.read_text().replace("t6,", "t1,"))
     work.embed(0)
     with pytest.raises(DataError, match=one_line(out, "id 't1' is that of row 2 and of row 7")):
-        work.finish([0])
+        work.finish()
     assert not (out / "manifest.json").exists()
 
 
@@ -272,12 +272,12 @@ def test_tasks_that_do_not_agree_are_refused(work: Backfill, texts: Path, full: 
     work.plan([texts], full, out, tasks=2)
     for task in (0, 1):
         work.embed(task)
-    path = work.folder / "report-1.json"
+    path = Path(work.report_place(1))
     path.write_text(
         path.read_text().replace('"dimension":8', '"dimension":16').replace('"dimension": 8', '"dimension": 16')
     )
     with pytest.raises(DataError, match=one_line(out, "its tasks' vectors have the lengths 8, 16")):
-        work.finish([0, 1])
+        work.finish()
 
 
 def test_a_run_leaves_nothing_but_the_dataset(work: Backfill, texts: Path, full: Path, out: Path):

@@ -11,7 +11,6 @@ import pytest
 from driftline.components.embedding.encoding.encoder import Encoder, Encoding
 from driftline.components.errors import DataError, UsageError
 from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.texts import TextSelection
 from tests.components.embedding.backfills import TEXTS, Backfill, one_line, rows
 from tests.components.embedding.tiny_models import by_hand
 from tests.support.datasets import write_texts
@@ -78,8 +77,8 @@ def test_bad_texts_are_left_out_or_mended_and_counted(work: Backfill, tmp_path: 
 def test_a_selection_leaves_rows_out(work: Backfill, tmp_path: Path, full: Path, out: Path):
     days = [f"2024-01-{day:02d}" for day in range(1, 12)]
     path = write_texts(tmp_path / "dated.jsonl", TEXTS, time=days, kind=["plot", "fresh"] * 5 + ["plot"])
-    selection = TextSelection(since="2024-01-03", until="2024-01-10", where=("kind = plot",))
-    metrics = work.run([path], full, out, selection=selection, rows_per_shard=2)
+    selection = {"since": "2024-01-03", "until": "2024-01-10", "where": ("kind = plot",)}
+    metrics = work.run([path], full, out, **selection, rows_per_shard=2)
     assert rows(out)[0] == ["t2", "t4", "t6", "t8"]
     assert (metrics["texts"], metrics["outside"], metrics["shards"]) == (4, 7, 2)
 
@@ -104,9 +103,9 @@ def test_texts_that_are_there_often_are_encoded_once_a_shard(
 def test_the_cost_of_a_million_texts(work: Backfill, texts: Path, full: Path, out: Path):
     tasks = work.plan([texts], full, out, tasks=2)
     seconds = sum(work.embed(task).seconds for task in tasks)
-    metrics = work.finish(tasks, hourly_price=3.6)
+    metrics = work.finish(hourly_price=3.6)
     assert metrics["cost_per_million_texts"] == pytest.approx(seconds * 0.001 / 11 * 1e6)
     assert metrics["rows_per_second"] == pytest.approx(11 / seconds)
     for price in (-1.0, float("nan"), float("inf")):
         with pytest.raises(UsageError, match=one_line("hourly price: expected 0 or more, got ")):
-            work.finish(tasks, hourly_price=price)
+            work.finish(hourly_price=price)

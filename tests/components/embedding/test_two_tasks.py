@@ -68,7 +68,7 @@ def test_a_task_whose_twin_finished_meanwhile_takes_its_shard(
     asleep(chunk, lambda: one.embed(0))
     late = one.embed(0)
     assert late.rows == 2 * (chunk - 1), "only the chunks before it slept are its own"
-    one.finish([0])
+    one.finish()
     assert contents(out) == contents(tmp_path / "whole-out")
 
 
@@ -119,7 +119,7 @@ def test_a_task_that_wakes_within_another_run_does_not_end_up_in_its_dataset(
     other.embed(0)
     work.embed(0)  # after the other run's tasks reported their shards
     with pytest.raises(DataError, match=one_line(join(out, "part-00000.parquet"), "run the backfill again")):
-        other.finish([0])
+        other.finish()
     assert not exists(join(out, "manifest.json"))
     other.run([others], full, out, rows_per_shard=8)
     np.testing.assert_allclose(rows(out)[1], by_hand(full, TEXTS[::-1]), rtol=0, atol=1e-5)
@@ -164,7 +164,7 @@ def test_two_runs_of_different_texts_at_once_do_not_mix(
     asleep(3, lambda: other.embed(0))
     with pytest.raises(DataError, match=one_line(join(out, "part-0000"), "another run wrote there meanwhile")):
         one.embed(0)
-    other.finish([0])
+    other.finish()
     np.testing.assert_allclose(rows(out)[1], by_hand(full, TEXTS[::-1]), rtol=0, atol=1e-5)
 
 

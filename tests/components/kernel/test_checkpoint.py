@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -10,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from driftline.components.errors import DataError, StorageError
 from driftline.components.kernel import checkpoint, step
+from driftline.components.kernel.checkpoint import finished_sums
 from driftline.components.kernel.feature_sums import FeatureSums
-from driftline.components.kernel.tasks import read_task_sums
+from driftline.components.kernel.tasks import KernelPlan
+from driftline.components.storage.values import read_value
 from tests.components.kernel.test_step import plan, write_projected
 
 METHODS = ["exact", "features"]
@@ -27,23 +31,27 @@ def planned(folder: Path, method: str) -> str:
     return plan(folder, write_projected(folder, z, 1700), method=method, kernel="search")[0]
 
 
-def summed(spec: str, out: Path) -> bytes:
-    step.sums(plan=spec, share={"task": 0.0}, out=str(out))
-    with out.open("rb") as file:
-        sums = read_task_sums(file).sums
+def found(spec: str) -> bytes:
+    sums = finished_sums(read_value(spec, KernelPlan), 0).sums
     arrays = (sums.labelled, sums.total) if isinstance(sums, FeatureSums) else (sums.rows, sums.within)
     return b"".join(array.tobytes() for array in arrays)
 
 
+def summed(spec: str) -> bytes:
+    step.sums(plan=spec, share={"task": 0.0, "tasks": 1.0})
+    return found(spec)
+
+
 def files(folder: Path) -> list[Path]:
-    return sorted((folder / "z" / "checkpoints").glob("*.npz"))
+    return sorted((folder / "z" / "sums").glob("*.npz"))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_task_goes_on_where_it_was_to_the_same_bits(tmp_path, monkeypatch, method):
     spec = planned(tmp_path, method)
-    whole = summed(spec, tmp_path / "whole.npz")
-    assert not files(tmp_path)  # it took less than the interval
+    whole = summed(spec)
+    [file] = files(tmp_path)
+    file.unlink()
     monkeypatch.setattr(checkpoint, "INTERVAL_S", 0.0)
     attempts: list[list[int]] = [[]]
 
@@ -55,7 +63,7 @@ def test_a_task_goes_on_where_it_was_to_the_same_bits(tmp_path, monkeypatch, met
     monkeypatch.setattr(step.StepClock, "progress", progress)
     for _ in range(100):
         try:
-            again = summed(spec, tmp_path / "again.npz")
+            again = summed(spec)
             break
         except Killed:
             attempts.append([])
@@ -71,39 +79,75 @@ def test_a_task_goes_on_where_it_was_to_the_same_bits(tmp_path, monkeypatch, met
 def test_a_finished_task_is_not_done_again(tmp_path, monkeypatch, method):
     spec = planned(tmp_path, method)
     monkeypatch.setattr(checkpoint, "INTERVAL_S", 0.0)
-    whole = summed(spec, tmp_path / "a.npz")
+    whole = summed(spec)
 
     def fail(*_, **__):
         raise AssertionError("computed again")
 
     monkeypatch.setattr("driftline.components.kernel.tiler.Tiler.sums", fail)
     monkeypatch.setattr("driftline.components.kernel.feature_sums._bin_sums", fail)
-    assert summed(spec, tmp_path / "b.npz") == whole
+    assert summed(spec) == whole
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"not an archive"])
 def test_a_damaged_checkpoint_is_as_good_as_none(tmp_path, monkeypatch, caplog, content):
     spec = planned(tmp_path, "exact")
     monkeypatch.setattr(checkpoint, "INTERVAL_S", 0.0)
-    whole = summed(spec, tmp_path / "a.npz")
+    whole = summed(spec)
     [file] = files(tmp_path)
     file.write_bytes(content)
-    assert summed(spec, tmp_path / "b.npz") == whole
+    assert summed(spec) == whole
     assert any("cannot be read" in message and "begins anew" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"not an archive", "cut", "other"])
+def test_whoever_adds_up_names_damaged_sums(tmp_path, content):
+    spec = planned(tmp_path, "exact")
+    summed(spec)
+    [file] = files(tmp_path)
+    if content == "cut":
+        content = file.read_bytes()[:-100]
+    if content == "other":
+        np.savez(file, other=np.zeros(3))
+        content = file.read_bytes()
+    file.write_bytes(content)
+    message = rf"\A{re.escape(str(file))}: the sums of kernel task 1 of 1 are damaged \([^\n]+\); start the run again\Z"
+    with pytest.raises(DataError, match=message):
+        found(spec)
+
+
+def test_whoever_adds_up_names_missing_sums(tmp_path):
+    spec = planned(tmp_path, "exact")
+    place = tmp_path / "z" / read_value(spec, KernelPlan).sums_name(0)
+    with pytest.raises(
+        DataError, match=rf"\A{re.escape(str(place))}: the sums of kernel task 1 of 1 are missing; [^\n]+\Z"
+    ):
+        found(spec)
+
+
+def test_sums_that_cannot_be_read_are_storage_s_error(tmp_path):
+    spec = planned(tmp_path, "exact")
+    summed(spec)
+    [file] = files(tmp_path)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(StorageError, match=re.escape(str(file))):
+        found(spec)
 
 
 def test_another_plan_has_checkpoints_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "INTERVAL_S", 0.0)
     projected = write_projected(tmp_path, np.random.default_rng(1).normal(size=(600, 2)), 300)
-    found = {summed(plan(tmp_path, projected, seed=seed)[0], tmp_path / "a.npz") for seed in (1, 2)}
-    assert len(found) == len(files(tmp_path)) == 2
+    different = {summed(plan(tmp_path, projected, seed=seed)[0]) for seed in (1, 2)}
+    assert len(different) == len(files(tmp_path)) == 2
 
 
 TASK = """
 import sys
+from driftline.components.errors import DataError, StorageError
 from driftline.components.kernel import checkpoint, step
 checkpoint.INTERVAL_S = 0.0
-step.sums(plan=sys.argv[1], share={"task": 0.0}, out=sys.argv[2])
+step.sums(plan=sys.argv[1], share={"task": 0.0, "tasks": 1.0})
 """
 
 
@@ -111,10 +155,11 @@ step.sums(plan=sys.argv[1], share={"task": 0.0}, out=sys.argv[2])
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, method):
     spec = planned(tmp_path, method)
-    whole = summed(spec, tmp_path / "whole.npz")
-    rng, out, killed = random.Random(5), tmp_path / "again.npz", 0
+    whole = summed(spec)
+    files(tmp_path)[0].unlink()
+    rng, killed = random.Random(5), 0
     for _ in range(12):
-        process = subprocess.Popen([sys.executable, "-c", TASK, spec, str(out)], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([sys.executable, "-c", TASK, spec], stderr=subprocess.DEVNULL)
         if killed < 5:
             before = len(files(tmp_path))
             while not files(tmp_path) and process.poll() is None:
@@ -125,4 +170,4 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, method):
         if process.wait() == 0:
             break
     assert process.returncode == 0
-    assert summed(spec, out) == whole
+    assert found(spec) == whole

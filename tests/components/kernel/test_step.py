@@ -11,6 +11,7 @@ import pytest
 
 from driftline.components.errors import DataError, UsageError
 from driftline.components.kernel import step
+from driftline.components.kernel.checkpoint import finished_sums
 from driftline.components.kernel.feature_sums import combine_features
 from driftline.components.kernel.sums import combine
 from driftline.components.kernel.tasks import KernelPlan, read_task_sums
@@ -58,18 +59,16 @@ def plan(folder: Path, projected: str, **changes):
     return out, step.plan(projected=projected, out=out, **settings)
 
 
-def parts_of(folder: Path, spec: str, items: list[dict[str, int]]):
+def parts_of(spec: str, items: list[dict[str, int]]):
     parts = []
     for item in items:
-        out = str(folder / f"part-{item['task']}.npz")
-        step.sums(plan=spec, share={"task": float(item["task"])}, out=out)
-        with Path(out).open("rb") as file:
-            parts.append(read_task_sums(file).sums)
+        step.sums(plan=spec, share={name: float(value) for name, value in item.items()})  # KFP hands on floats
+        parts.append(finished_sums(read_value(spec, KernelPlan), item["task"]).sums)
     return parts
 
 
-def summed(folder: Path, spec: str, items: list[dict[str, int]]):
-    return combine(read_value(spec, KernelPlan).spec.grid, parts_of(folder, spec, items))
+def summed(spec: str, items: list[dict[str, int]]):
+    return combine(read_value(spec, KernelPlan).spec.grid, parts_of(spec, items))
 
 
 def test_same_bits_for_any_tasks_and_any_shards(tmp_path):
@@ -80,7 +79,7 @@ def test_same_bits_for_any_tasks_and_any_shards(tmp_path):
         folder = tmp_path / str(place)
         spec, items = plan(folder, write_projected(folder, z, 4000, rows_per_shard), tasks=tasks)
         assert len(items) == tasks
-        sums = summed(folder, spec, items)
+        sums = summed(spec, items)
         seen.add((sums.rows.tobytes(), sums.within.tobytes(), read_value(spec, KernelPlan).spec.collection))
     assert len(seen) == 1
 
@@ -88,7 +87,7 @@ def test_same_bits_for_any_tasks_and_any_shards(tmp_path):
 def test_a_task_gives_the_dense_sums(tmp_path):
     z = np.random.default_rng(1).normal(size=(500, 3)).astype(np.float32)
     spec, items = plan(tmp_path, write_projected(tmp_path, z, 200), tasks=5, gamma="0.4")
-    sums = summed(tmp_path, spec, items)
+    sums = summed(spec, items)
     gram = oracle.rbf_gram(z, 0.4)
     np.testing.assert_allclose(sums.rows[0].sum(axis=1), gram.sum(axis=1), rtol=1e-12)
     assert sums.within[0, 0] == pytest.approx(gram[:200, :200].sum(), rel=1e-12)
@@ -102,7 +101,7 @@ def test_features_have_the_same_bits_for_any_tasks_and_any_shards(tmp_path):
         spec, items = plan(
             folder, write_projected(folder, z, 2100, rows_per_shard), tasks=tasks, kernel="search", method="features"
         )
-        sums = combine_features(read_value(spec, KernelPlan).spec.grid, parts_of(folder, spec, items))
+        sums = combine_features(read_value(spec, KernelPlan).spec.grid, parts_of(spec, items))
         seen.add((sums.labelled.tobytes(), sums.total.tobytes()))
     assert len(seen) == 1
 
@@ -119,7 +118,7 @@ def test_the_plan_says_how_much_a_task_reads(tmp_path):
 
 def test_no_more_tasks_than_tiles(tmp_path):
     spec, items = plan(tmp_path, write_projected(tmp_path, np.random.default_rng(2).normal(size=(60, 2)), 30), tasks=9)
-    assert items == [{"task": 0}, {"task": 1}, {"task": 2}]
+    assert items == [{"task": task, "tasks": 3} for task in range(3)]
     assert json.loads(Path(spec).read_text())["tasks"] == 3
 
 
@@ -137,6 +136,10 @@ def test_no_more_tasks_than_tiles(tmp_path):
         ({"tasks": 0}, "tasks: expected from 1 to 200, got 0"),
         ({"tasks": 201}, "tasks: expected from 1 to 200, got 201"),
         ({"seed": -4}, "seed: expected a whole number"),
+        ({"seed": 0.5}, r"\Aseed: expected a whole number, got 0\.5\Z"),
+        ({"tasks": 8.5}, r"\Atasks: expected a whole number, got 8\.5\Z"),
+        ({"permutations": 99.5}, r"\Apermutations: expected a whole number, got 99\.5\Z"),
+        ({"permutations": float("nan")}, r"\Apermutations: expected a whole number, got nan\Z"),
     ],
 )
 def test_bad_settings_stop_before_any_kernel_task(tmp_path, changes, message):
@@ -159,7 +162,7 @@ folder = sys.argv[1]
 items = step.plan(projected=f"{folder}/projected.json", kernel="rbf", gamma="median", combination="fuse",
                   method="exact", permutations=500, level=0.05,
                   seed=0, tasks=1, out=f"{folder}/spec.json")
-step.sums(plan=f"{folder}/spec.json", share=items[0], out=f"{folder}/part.npz")
+step.sums(plan=f"{folder}/spec.json", share=items[0])
 # Not ru_maxrss: a process starts with its parent's.
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 print(int(status["VmHWM"].split()[0]) / 1024)
@@ -174,6 +177,7 @@ def test_memory_of_a_hundred_thousand_rows_with_five_hundred_permutations(tmp_pa
     command = [sys.executable, "-c", MEMORY, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    with (tmp_path / "part.npz").open("rb") as file:
+    [sums] = (tmp_path / "z" / "sums").iterdir()
+    with sums.open("rb") as file:
         assert read_task_sums(file).sums.within.shape == (1, 501)
     assert float(done.stdout) < 1500

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +15,21 @@ from hypothesis.extra import numpy as st_numpy
 
 from driftline.components.errors import DataError
 from driftline.components.kernel.plan import BlockGrid
-from driftline.components.kernel.tasks import KernelPlan
+from driftline.components.kernel.sums import PartialSums
+from driftline.components.kernel.tasks import KernelPlan, read_task_sums, write_task_sums
 from driftline.components.mmd import step, two_sample_test
 from driftline.components.mmd.result import DriftResult
 from driftline.components.mmd.step import MOVED_TEXTS, Judged, extremes
 from driftline.components.projection.pca import PCA, gather
 from driftline.components.random_bits import mixed_order
+from driftline.components.sampling.pooled import PooledSample
 from driftline.components.storage.history import read_history
 from driftline.components.storage.store import read_json
-from driftline.components.storage.values import read_value
+from driftline.components.storage.values import read_value, write_value
 from tests.support import oracle
 from tests.support.command import listing
 from tests.support.datasets import write_embeddings
-from tests.support.steps import report, run_steps
+from tests.support.steps import report, run_steps, run_to_report
 
 N, M = 120, 80
 
@@ -49,6 +53,24 @@ def finished(tmp_path_factory, vectors) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     run_steps(folder / "a", *datasets(folder, *vectors), str(folder / "out"), components=0, permutations=199, tasks=3)
     return folder
+
+
+def judge(folder: Path) -> None:
+    """Run the test step again on what lies in a folder."""
+    place = folder / "a"
+    step.test(
+        plan=str(place / "plan.json"), combination="fuse", level=0.05, out=str(place / "outcome.json"),
+        witness_out=str(place / "witness.npy"),
+    )  # fmt: skip
+
+
+def elsewhere(finished: Path, folder: Path) -> Path:
+    """Copy the artifacts of a run to `a`, such that it reports to `out`, and return where they are."""
+    shutil.copytree(finished / "a", folder / "a")
+    place, out = str(folder / "a" / "pooled.json"), str(folder / "out")
+    sample = read_value(place, PooledSample)
+    write_value(place, replace(sample, run=replace(sample.run, base=out, folder=out)))
+    return folder / "a"
 
 
 def test_outcome_is_the_dense_tests(finished, vectors):
@@ -135,7 +157,10 @@ def test_history_keeps_no_texts_and_metrics_are_the_results(finished, tmp_path):
     result = read_json(str(finished / "out" / "result.json"))
     assert record == {name: value for name, value in result.items() if name not in ("moved", "steps")}
     assert "old " not in json.dumps(record)
-    metrics = report(finished / "a", str(tmp_path / "out"))
+    verdict, metrics = report(elsewhere(finished, tmp_path))
+    place = str(tmp_path / "out" / "report.html")
+    assert verdict == (True, result["p_value"], result["mmd2"], result["threshold"], place, "compared")
+    assert verdict._fields == ("drift", "p_value", "mmd2", "threshold", "report_uri", "status")
     assert metrics == {
         "drift": 1.0,
         "statistic": result["statistic"],
@@ -154,10 +179,11 @@ def test_history_keeps_no_texts_and_metrics_are_the_results(finished, tmp_path):
 
 def test_report_twice_is_one_record_and_the_same_result(finished, tmp_path):
     out = tmp_path / "out"
-    report(finished / "a", str(out))
+    artifacts = elsewhere(finished, tmp_path)
+    told = report(artifacts)
     first = {name: (out / name).read_bytes() for name in ("result.json", "report.html")}
     names = listing(out)
-    report(finished / "a", str(out))  # a retry, after the working files have gone
+    assert report(artifacts) == told  # a retry, after the working files have gone
     assert listing(out) == names
     assert {name: (out / name).read_bytes() for name in first} == first
     page = first["report.html"].decode()
@@ -166,7 +192,7 @@ def test_report_twice_is_one_record_and_the_same_result(finished, tmp_path):
 
 
 def test_another_text_column_and_another_history(finished, tmp_path):
-    report(finished / "a", str(tmp_path / "out"), text_column="body", history=str(tmp_path / "past"))
+    report(elsewhere(finished, tmp_path), text_column="body", history=str(tmp_path / "past"))
     result = DriftResult.from_json(read_json(str(tmp_path / "out" / "result.json")))
     assert {moved.text for moved in result.moved} == {None}
     assert len(listing(tmp_path / "past")) == 1
@@ -182,7 +208,7 @@ def test_working_files_go_last(finished, tmp_path, monkeypatch, vectors):
         run_steps(*arguments, components=3, history=str(history))
     assert any(name.endswith("manifest.json") for name in listing(tmp_path / "out"))
     history.unlink()
-    report(tmp_path / "a", str(tmp_path / "out"), history=str(history))
+    report(tmp_path / "a", history=str(history))
     assert [name for name in listing(tmp_path / "out") if (tmp_path / "out" / name).is_file()] == [
         "report.html",
         "result.json",
@@ -202,24 +228,51 @@ def test_every_text_has_its_witness(finished, vectors):
     assert {table["id"][row] for row in lowest} == {moved.id for moved in result.moved[:MOVED_TEXTS]}
 
 
-def test_a_missing_or_doubled_part_is_refused(finished, tmp_path):
-    parts = [str(path) for path in (finished / "a").glob("part-*.npz")]
-    for wrong in ([], parts * 2):
-        with pytest.raises(
-            DataError, match=r"kernel sums: expected 3 tiles in all, got [06]; run the kernel tasks again"
-        ):
-            step.test(
-                plan=str(finished / "a" / "plan.json"), parts=wrong, combination="fuse", level=0.05,
-                out=str(tmp_path / "o.json"), witness_out=str(tmp_path / "w.npy"),
-            )  # fmt: skip
-    assert listing(tmp_path) == []
+@pytest.fixture
+def summed(tmp_path, vectors) -> tuple[KernelPlan, list[Path]]:
+    """The plan of a run of three kernel tasks that has not been tested yet, and the tasks' files."""
+    run_to_report(tmp_path / "a", *datasets(tmp_path, *vectors), str(tmp_path / "out"), components=0, tasks=3)
+    for name in ("outcome.json", "witness.npy"):
+        (tmp_path / "a" / name).unlink()
+    plan = read_value(str(tmp_path / "a" / "plan.json"), KernelPlan)
+    return plan, [Path(plan.uri, plan.sums_name(task)) for task in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"{place}: the sums of kernel task 2 of 3 are missing; [^\n]+, and start this one again"),
+        (b"torn", r"{place}: the sums of kernel task 2 of 3 are damaged \([^\n]+\); start the run again"),
+    ],
+)
+def test_a_task_whose_sums_are_not_there_is_named(summed, tmp_path, content, message):
+    places = summed[1]
+    places[1].unlink()
+    if content is not None:
+        places[1].write_bytes(content)
+    with pytest.raises(DataError, match=rf"\A{message.format(place=re.escape(str(places[1])))}\Z"):
+        judge(tmp_path)
+    assert not (tmp_path / "a" / "outcome.json").exists()
+    assert not (tmp_path / "a" / "witness.npy").exists()
+
+
+def test_sums_of_a_task_that_has_not_ended_are_refused(summed, tmp_path):
+    place = summed[1][2]
+    with place.open("rb") as file:
+        task = read_task_sums(file)
+    assert isinstance(task.sums, PartialSums)
+    with place.open("wb") as file:
+        write_task_sums(file, replace(task, sums=replace(task.sums, tiles=0)))
+    with pytest.raises(DataError, match=r"\Akernel sums: expected 3 tiles in all, got 2; run the kernel tasks again\Z"):
+        judge(tmp_path)
+    assert not (tmp_path / "a" / "outcome.json").exists()
 
 
 def test_a_record_of_something_else_in_the_history_is_refused(finished, tmp_path):
     (tmp_path / "past").mkdir()
     (tmp_path / "past" / "a.json").write_text('{"created": "2025-01-01T00:00:00Z", "statistic": 1.0}')
     with pytest.raises(DataError, match=r"/past: the record created 2025-01-01T00:00:00Z is none of a drift run"):
-        report(finished / "a", str(tmp_path / "out"), history=str(tmp_path / "past"))
+        report(elsewhere(finished, tmp_path), history=str(tmp_path / "past"))
     assert not (tmp_path / "out").exists()
     assert listing(tmp_path / "past") == ["a.json"]  # nor is this run recorded
 
@@ -235,11 +288,12 @@ def test_trend_has_the_past_and_this_run_once_and_last(finished, tmp_path, monke
     past = tmp_path / "past"
     shutil.copytree(finished / "out" / "history", past)
     [own] = past.iterdir()
-    for created in ("2025-01-01T00:00:00Z", "2999-01-01T00:00:00+00:00"):
-        record = json.loads(own.read_text()) | {"created": created}
+    for created, run in (("2025-01-01T00:00:00Z", ""), ("2999-01-01T00:00:00+00:00", "another")):
+        record = json.loads(own.read_text()) | {"created": created, "run": run}
         (past / f"{created[:4]}.json").write_text(json.dumps(record))
+    artifacts = elsewhere(finished, tmp_path)
     for history in (past, tmp_path / "new"):
-        report(finished / "a", str(tmp_path / "out"), history=str(history))
+        report(artifacts, history=str(history))
     created = json.loads(own.read_text())["created"]
     assert shown == [["2025-01-01T00:00:00Z", "2999-01-01T00:00:00+00:00", created], [created]]
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -30,11 +32,16 @@ def project(folder, vectors, components, *, size=0, seed=0, n=N, rows_per_shard=
     for name, part in (("x", vectors[:n]), ("y", vectors[n:])):
         write_embeddings(str(folder / name), part, rows_per_shard=rows_per_shard, prefix=name)
     paths = {name: str(folder / f"{name}.json") for name in ("pooled", "fitted", "projected")}
-    sampling.run(reference=f"{folder}/x", current=f"{folder}/y", size=size, seed=seed, out=paths["pooled"])
-    step.fit(sample=paths["pooled"], components=components, out=paths["fitted"])
-    step.project(
-        sample=paths["pooled"], projection=paths["fitted"], workspace=str(folder / "out"), out=paths["projected"]
+    sampling.run(
+        reference=f"{folder}/x",
+        current=f"{folder}/y",
+        out=str(folder / "out"),
+        size=size,
+        seed=seed,
+        sample_out=paths["pooled"],
     )
+    step.fit(sample=paths["pooled"], components=components, out=paths["fitted"])
+    step.project(sample=paths["pooled"], projection=paths["fitted"], out=paths["projected"])
     projected = read_value(paths["projected"], ProjectedSample)
     batches = list(EmbeddingsDataset.open(projected.uri).batches())
     numbers = np.array([int(name) for batch in batches for name in batch.ids])
@@ -60,7 +67,7 @@ def test_projected_vectors_are_those_of_a_pca_of_all_rows(tmp_path, vectors):
     np.testing.assert_array_equal(numbers, np.concatenate([mixed_order(0, 0, N), mixed_order(0, N, N + M)]))
     assert (projected.n, projected.rows, projected.components) == (N, N + M, 3)
     assert projected.largest_norm == pytest.approx(np.linalg.norm(seen.astype(np.float64), axis=1).max(), rel=1e-12)
-    assert projected.uri == str(tmp_path / "out" / "work" / pooled.run)
+    assert projected.uri == str(tmp_path / "out" / "work" / pooled.run.id)
     assert projected.picture_explained_variance_ratio == projected.explained_variance_ratio[:2]
 
 
@@ -138,8 +145,16 @@ def test_more_components_than_there_are(tmp_path, vectors, components, n):
     assert not (tmp_path / "fitted.json").exists()
 
 
+@pytest.mark.parametrize("components", [2.5, float("nan"), float("inf")])
+def test_parts_of_components_are_refused(tmp_path, vectors, components):
+    with pytest.raises(UsageError, match=rf"\Acomponents: expected a whole number, got {components}\Z"):
+        project(tmp_path, vectors, components)
+    assert not (tmp_path / "fitted.json").exists()
+
+
 def test_a_dataset_that_is_replaced_meanwhile_stops_the_run(tmp_path, vectors):
     project(tmp_path, vectors, 2)
+    shutil.rmtree(tmp_path / "out")
     write_embeddings(str(tmp_path / "y"), vectors[N:] + 1, rows_per_shard=40, prefix="y")
     with pytest.raises(
         DataError, match=r"/y: the dataset was replaced while the run was reading it; start the run again"
@@ -147,8 +162,7 @@ def test_a_dataset_that_is_replaced_meanwhile_stops_the_run(tmp_path, vectors):
         step.project(
             sample=str(tmp_path / "pooled.json"),
             projection=str(tmp_path / "fitted.json"),
-            workspace=str(tmp_path / "again"),
             out=str(tmp_path / "second.json"),
         )
     assert not (tmp_path / "second.json").exists()
-    assert not list((tmp_path / "again").rglob("manifest.json"))
+    assert not list((tmp_path / "out").rglob("manifest.json"))

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from driftline.components.errors import DataError
 from driftline.components.random_bits import SAMPLE_CURRENT, SAMPLE_REFERENCE, choose_rows
-from driftline.components.sampling.identity import SampleIdentity
+from driftline.components.sampling.identity import Run, SampleIdentity
 from driftline.components.sampling.pooled import BATCH_ROWS, PooledSample, pair
 from driftline.components.storage.dataset import EmbeddingsDataset
 from tests.support.datasets import write_embeddings
 
 N, M, D = 37, 23, 3
+NOON = "2026-01-01T12:00:00+00:00"
+RUN = Run("0" * 32, "job", NOON, NOON, "/out", "/out")
 
 
 def vectors(rows: int, seed: int = 0) -> np.ndarray:
@@ -41,7 +43,7 @@ def current(tmp_path: Path) -> str:
 
 def pooled(reference: str, current: str, size: int = 0, seed: int = 5) -> PooledSample:
     opened = EmbeddingsDataset.open(reference), EmbeddingsDataset.open(current)
-    return pair("run", "2026-01-01T00:00:00+00:00", *opened, size, seed)
+    return pair(RUN, *opened, size, seed)
 
 
 def read(sample: PooledSample) -> tuple[list[str], np.ndarray]:
@@ -111,7 +113,7 @@ def test_batches_are_the_same_for_any_cut_and_never_span_both_sides(tmp_path: Pa
 @given(st.integers(0, 2**63 - 1), st.integers(2, 60), st.integers(2, 60))
 def test_chosen_rows_are_ascending_distinct_and_the_same_again(seed: int, rows: int, sampled: int):
     side = SampleIdentity("/data", "sha256:0", "m", "r", D, rows, min(rows, sampled))
-    sample = PooledSample("run", "2026-01-01T00:00:00+00:00", seed, side, side, 0.0)
+    sample = PooledSample(RUN, seed, side, side, 0.0)
     (_, chosen), (_, other) = sample.sides()
     taken = np.arange(rows) if chosen is None else chosen
     assert (chosen is None) == (sampled >= rows)

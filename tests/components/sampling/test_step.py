@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,10 @@ def two(folder: str) -> tuple[str, str]:
     )
 
 
+def take(reference: str, current: str, sample_out: str, **settings: Any) -> None:
+    step.run(reference=reference, current=current, out=f"{sample_out}.run", sample_out=sample_out, **settings)
+
+
 def ids(sample: PooledSample) -> list[str]:
     return [name for names, _ in sample.batches() for name in names]
 
@@ -30,12 +35,13 @@ def ids(sample: PooledSample) -> list[str]:
 def test_the_sample_is_written_so_that_another_step_can_read_it(tmp_path: Path):
     reference, current = two(str(tmp_path))
     out = str(tmp_path / "sample.json")
-    step.run(reference=reference, current=current, size=10, seed=3, out=out)
+    take(reference, current, out, size=10, seed=3)
     sample = read_value(out, PooledSample)
     assert (sample.reference.uri, sample.current.uri) == (reference, current)
     assert (sample.n, sample.rows, sample.seed) == (10, 20, 3)
     assert 0 < sample.seconds < 60
-    began = datetime.fromisoformat(sample.created)
+    assert sample.run.as_of == sample.run.created
+    began = datetime.fromisoformat(sample.run.created)
     assert began.utcoffset() == timedelta(0)
     assert abs(datetime.now(UTC) - began) < timedelta(minutes=5)
     assert len(ids(sample)) == 20
@@ -46,17 +52,17 @@ def test_two_runs_choose_the_same_rows_under_names_of_their_own(tmp_path: Path):
     samples = []
     for number in range(2):
         out = str(tmp_path / f"sample{number}.json")
-        step.run(reference=reference, current=current, size=10, seed=3, out=out)
+        take(reference, current, out, size=10, seed=3)
         samples.append(read_value(out, PooledSample))
     assert ids(samples[0]) == ids(samples[1])
-    assert samples[0].run != samples[1].run
-    assert all(re.fullmatch("[0-9a-f]{32}", sample.run) for sample in samples)
+    assert samples[0].run.id != samples[1].run.id
+    assert all(re.fullmatch("[0-9a-f]{32}", sample.run.id) for sample in samples)
 
 
 def test_datasets_and_sample_may_lie_on_gs(tmp_path: Path, gcs_bucket: str):
     local, remote = two(str(tmp_path)), two(gcs_bucket)
-    step.run(reference=local[0], current=local[1], size=7, seed=3, out=str(tmp_path / "sample.json"))
-    step.run(reference=remote[0], current=remote[1], size=7, seed=3, out=join(gcs_bucket, "sample.json"))
+    take(local[0], local[1], str(tmp_path / "sample.json"), size=7, seed=3)
+    take(remote[0], remote[1], join(gcs_bucket, "sample.json"), size=7, seed=3)
     here, there = (
         read_value(place, PooledSample) for place in (str(tmp_path / "sample.json"), join(gcs_bucket, "sample.json"))
     )
@@ -71,7 +77,7 @@ def test_a_size_that_leaves_nothing_to_compare_is_refused(tmp_path: Path, size: 
     out = tmp_path / "sample.json"
     expected = rf"^sample: expected at least 2 rows of each dataset, or 0 for all, got {size}$"
     with pytest.raises(UsageError, match=expected):
-        step.run(reference=reference, current=current, size=size, seed=0, out=str(out))
+        take(reference, current, str(out), size=size, seed=0)
     assert not out.exists()
 
 
@@ -79,11 +85,11 @@ def test_a_size_that_leaves_nothing_to_compare_is_refused(tmp_path: Path, size: 
 def test_a_seed_out_of_range_is_refused(tmp_path: Path, seed: int):
     reference, current = two(str(tmp_path))
     with pytest.raises(UsageError, match=rf"^seed: expected a whole number from 0 to {2**63 - 1}, got {seed}$"):
-        step.run(reference=reference, current=current, size=0, seed=seed, out=str(tmp_path / "sample.json"))
+        take(reference, current, str(tmp_path / "sample.json"), size=0, seed=seed)
 
 
 def test_a_missing_dataset_is_refused(tmp_path: Path):
     reference, _ = two(str(tmp_path))
     missing = str(tmp_path / "missing")
     with pytest.raises(DataError, match=rf"^{re.escape(missing)}: there is no manifest.json[^\n]+$"):
-        step.run(reference=reference, current=missing, size=0, seed=0, out=str(tmp_path / "sample.json"))
+        take(reference, missing, str(tmp_path / "sample.json"), size=0, seed=0)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from driftline.components.errors import StorageError, UsageError
 from driftline.components.storage import store
-from driftline.components.storage.outputs import WORK_KEPT, OutputPlace, history_folder, sweep_work
+from driftline.components.storage.outputs import WORK, WORK_KEPT, OutputPlace, history_folder, sweep_work
 from driftline.components.storage.store import join
 from tests.support.faulty_proxy import Fault, FaultyProxy, Seen
 
@@ -235,7 +235,7 @@ def test_a_bucket_that_lets_nobody_delete(
     finally:
         gcs.default_store.cache_clear()
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
-    assert all(f"{gcs_bucket}/work/" in record.getMessage() for record in caplog.records)
+    assert all(f"{gcs_bucket}/{WORK}/" in record.getMessage() for record in caplog.records)
 
 
 def test_a_place_that_cannot_be_listed_is_warned_of(
