@@ -38,13 +38,12 @@ from driftline.components.embedding.encoding.models import open_model
 from driftline.components.embedding.encoding.profile import measured_tuning
 from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.errors import DataError, UsageError
-from driftline.components.steps import Skipped, check_tasks, check_whole, running, shares
+from driftline.components.steps import Skipped, StepClock, check_tasks, check_whole, running, shares
 from driftline.components.storage.arrow_types import type_name
 from driftline.components.storage.dataset import EmbeddingsDataset, write_deletes
-from driftline.components.storage.location import normalised
 from driftline.components.storage.outputs import OutputPlace
 from driftline.components.storage.store import exists, join, list_folders, remove, write_bytes, write_json
-from driftline.components.storage.text_search import NoTextFiles, NoTexts
+from driftline.components.storage.text_search import NoTextFiles, NoTexts, find_texts
 from driftline.components.storage.texts import TextColumns, TextCounts, TextSelection, carried_schema, scan_texts
 from driftline.components.storage.values import read_value, write_value
 from driftline.components.storage.windows import Window, parse_as_of, resolve_time, window_of
@@ -129,7 +128,8 @@ def plan(
             check_prompt(folder.path, model, encoder.prompt)
             name, revision = folder.name, with_settings(folder.revision, encoder)
         try:
-            sources = tuple(scan_texts([window.uri for window in windows], columns, selection=selection, strict=strict))
+            places = _not_quiet(windows, when_empty, out, clock)
+            sources = tuple(scan_texts(places, columns, selection=selection, strict=strict))
             planned = BackfillPlan(
                 out=out,
                 model=model,
@@ -147,8 +147,8 @@ def plan(
             )
             adds = incremental and _is_finished(planned)
             planned = _added(planned, most_rows) if adds else _whole(planned, most_rows)
-        except (NoTextFiles, NoTexts) as error:
-            if when_empty == SKIP and _is_quiet(error, windows, selection):
+        except NoTexts as error:
+            if when_empty == SKIP and (selection.timed or any(window.ranged for window in windows)):
                 raise Skipped(str(error), {"out": out}) from error
             raise
         if planned.shards:
@@ -181,12 +181,29 @@ def _one_folder(what: str, given: str, moment: datetime) -> Window:
     return window
 
 
-def _is_quiet(error: NoTextFiles | NoTexts, windows: Sequence[Window], selection: TextSelection) -> bool:
-    """Say whether there are no texts since it was quiet: other days are there. A misspelt path is no quiet night."""
-    ranged = [window for window in windows if window.ranged]
-    if isinstance(error, NoTexts):
-        return bool(ranged) or selection.timed
-    return any(normalised(window.uri) == error.given and list_folders(window.base) for window in ranged)
+def _not_quiet(windows: Sequence[Window], when_empty: str, out: str, clock: StepClock) -> list[str]:
+    """Return where texts are. A day without any is left out, if other days are there: a misspelt path is none.
+
+    Raises:
+        Skipped: there are none anywhere.
+        NoTextFiles: a day has none, and that is to be refused, or its folder is none of days.
+    """
+    places: list[str] = []
+    quiet = ""
+    for window in windows:
+        try:
+            if window.ranged:
+                find_texts([window.uri])
+        except NoTextFiles as error:
+            if when_empty == REFUSE or not list_folders(window.base):
+                raise
+            quiet = str(error)
+            clock.log("progress", quiet=window.uri)
+        else:
+            places.append(window.uri)
+    if quiet and not places:
+        raise Skipped(quiet, {"out": out})
+    return places
 
 
 def _is_finished(planned: BackfillPlan) -> bool:
@@ -273,7 +290,7 @@ def _shown(counts: TextCounts) -> str:
     return ", ".join(f"{field.name} {getattr(counts, field.name)}" for field in dataclasses.fields(counts))
 
 
-def embed(*, planned: str, share: Mapping[str, float], profile: str = "", model_cache: str = "") -> None:
+def embed(*, planned: str, share: Mapping[str, float], profile: str = "", model_cache: str = "") -> TaskReport | None:
     """Embed one task's shards. A shard that is already there, whole and from the same texts, is left as it is.
 
     A task that is killed and started again, or replaced by another one, goes on at the first chunk of 4,096 texts that
@@ -285,6 +302,9 @@ def embed(*, planned: str, share: Mapping[str, float], profile: str = "", model_
         profile: file of what was measured to be fastest on such machines; empty for none.
         model_cache: local folder in which models from gs:// are kept; empty for none.
 
+    Returns:
+        What it did, as it tells the last step; None where the run is skipped.
+
     Raises:
         DataError: texts or model are not those that were planned, or another run writes to the dataset.
         StorageError: something cannot be read or written.
@@ -292,6 +312,7 @@ def embed(*, planned: str, share: Mapping[str, float], profile: str = "", model_
     task = int(share["task"])
     with running("embed", task, int(share["tasks"])) as clock:
         known = read_value(planned, BackfillPlan)
+        finished = version(manifest_place(known))
         numbers = known.shares()[task]
         progress = RowProgress(clock, sum(known.shards[number].texts for number in numbers))
         wanted = Wanted.read(known.wanted) if known.wanted and numbers else None
@@ -310,7 +331,12 @@ def embed(*, planned: str, share: Mapping[str, float], profile: str = "", model_
                 else:
                     progress.keep(report.shard.rows)
                 shards.append((number, report))
-        write_value(known.report_place(task), TaskReport(tuple(shards), progress.embedded, clock.seconds))
+        told = TaskReport(tuple(shards), progress.embedded, clock.seconds)
+        write_value(known.report_place(task), told)
+        if version(manifest_place(known)) not in (None, finished):
+            remove(known.report_place(task))  # the run ended while this task slept: nobody is left to read it
+        return told
+    return None
 
 
 @contextmanager

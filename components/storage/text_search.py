@@ -24,15 +24,7 @@ _WILD = re.compile(r"[*?]")
 
 
 class NoTextFiles(DataError):  # noqa: N818 - named for what it is: a night may be quiet
-    """There is no file where texts were expected.
-
-    Attributes:
-        given: the input that names nothing, as :func:`driftline.components.storage.location.normalised` writes it.
-    """
-
-    def __init__(self, given: str, message: str) -> None:
-        super().__init__(message)
-        self.given = given
+    """There is no file where texts were expected."""
 
 
 class NoTexts(DataError):  # noqa: N818
@@ -99,7 +91,7 @@ def _resolve(given: str) -> list[str]:
             f"{_READABLE}, without a dot or an underscore at the front"
         )
     missing = "no file matches the pattern" if pattern else "there is no such file, and no file in such a folder"
-    raise NoTextFiles(given, f"{given}: {missing}; check the path")
+    raise NoTextFiles(f"{given}: {missing}; check the path")
 
 
 def _relative(uri: str, base: str) -> str:

@@ -57,8 +57,9 @@ class Backfill:
         """Embed one task's share."""
         # KFP hands numbers on as floats.
         share = {"task": float(task), "tasks": float(read_value(self.planned, BackfillPlan).tasks)}
-        step.embed(planned=self.planned, share=share, profile=profile)
-        return read_value(self.report_place(task), TaskReport)
+        told = step.embed(planned=self.planned, share=share, profile=profile)
+        assert told is not None
+        return told
 
     def report_place(self, task: int) -> str:
         """Return where a task tells what it did."""

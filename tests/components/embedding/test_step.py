@@ -16,6 +16,7 @@ from driftline.components.embedding.encoding.encoder import Encoder
 from driftline.components.embedding.encoding.model_folder import content_revision
 from driftline.components.embedding.encoding.profile import EncoderProfile, ProfileEntry, write_profile
 from driftline.components.embedding.encoding.settings import EncoderSettings, Tuning
+from driftline.components.embedding.step import TaskReport
 from driftline.components.errors import DataError, DriftlineError, StorageError, UsageError
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.manifest import Manifest
@@ -227,6 +228,13 @@ def test_shards_of_a_task_that_has_not_reported_are_missed(work: Backfill, texts
         assert not exists(join(str(out), "manifest.json"))
         work.embed(3 - int(missing[0]))
     assert work.finish()["texts"] == 11
+
+
+def test_a_task_tells_the_last_step_what_it_returns(work: Backfill, texts: Path, full: Path, out: Path):
+    for task in work.plan([texts], full, out, tasks=3):
+        told = work.embed(task)
+        assert read_value(work.report_place(task), TaskReport) == told
+        assert work.report_place(task).startswith(f"{out}/_work/")
 
 
 def test_a_task_s_shards_are_found_without_its_report(work: Backfill, texts: Path, full: Path, out: Path):

@@ -226,6 +226,14 @@ def test_a_day_without_texts_is_skipped_and_a_misspelt_folder_is_not(work: Backf
             work.plan([f"{lake}/{misspelt}"], full, out, as_of=AS_OF)
 
 
+def test_a_quiet_day_of_one_folder_leaves_the_others_texts(work: Backfill, lake: str, full: Path):
+    inputs, out = [f"{lake}/texts/date=-2d", f"{lake}/texts/date=yesterday"], f"{lake}/out"
+    work.run(inputs, full, out, as_of=AS_OF)
+    assert rows(out)[0] == ["t3", "t4", "t5"]
+    with pytest.raises(DataError, match=one_line(f"{lake}/texts/date=2026-11-28", "there is no such file")):
+        work.plan(inputs, full, out, as_of=AS_OF, when_empty="refuse")
+
+
 @pytest.mark.parametrize("day", ["yesterday", "-2d"])
 def test_a_misspelt_file_beside_a_day_s_folder_is_refused(work: Backfill, lake: str, full: Path, day: str):
     inputs = [f"{lake}/misspelt.jsonl", f"{lake}/texts/date={day}"]

@@ -179,7 +179,7 @@ def running(settings: MonitorSettings, bootstrap: str) -> Generator[Running]:
 
 def test_a_stream_is_watched_and_its_alarm_told(topics: Stream) -> None:
     with running(topics.settings, topics.bootstrap) as monitor:
-        # The quiet ones first, until they are seen: on a slow machine a late partition's come behind others' drifted ones.
+        # The quiet ones first, until they are seen: on a slow machine some would come behind drifted ones of others.
         send(topics.bootstrap, topics.records[:QUIET])
         eventually(lambda: monitor.metric("driftline_monitor_records_total") == QUIET)
         assert not topics.alert_ids()
