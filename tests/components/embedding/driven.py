@@ -43,7 +43,9 @@ class Driver:
 def task_driver(folder: Path) -> Iterator[Driver]:
     """Run the program."""
     errors = folder / "driver-errors.txt"
-    environment = {**os.environ, "PYTHONPATH": str(DRIVER.parents[3])}
+    temporary = folder / "tmp"  # of processes that are killed, who leave it behind
+    temporary.mkdir(exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": str(DRIVER.parents[3]), "TMPDIR": str(temporary)}
     with (
         errors.open("w") as stderr,
         subprocess.Popen(

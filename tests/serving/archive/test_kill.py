@@ -29,6 +29,8 @@ Ask = Callable[..., int]
 def driver(folder: Path, seed: int, events: int, partitions: int) -> Iterator[Ask]:
     """Run the program; yields a function that has it archive a topic, and returns how that ended."""
     errors = folder / "errors.txt"
+    temporary = folder / "tmp"  # of processes that are killed, who leave it behind
+    temporary.mkdir(exist_ok=True)
     with (
         errors.open("w") as stderr,
         subprocess.Popen(
@@ -37,7 +39,7 @@ def driver(folder: Path, seed: int, events: int, partitions: int) -> Iterator[As
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(DRIVER.parents[3])},
+            env={**os.environ, "PYTHONPATH": str(DRIVER.parents[3]), "TMPDIR": str(temporary)},
         ) as process,
     ):
         assert process.stdin is not None
