@@ -28,6 +28,10 @@ MAX_TASKS: Final = 200
 workflow's own object, of which Argo packs at most 1 MiB: 200 tasks fill about half of that. No more are needed: 200
 tasks of 6 hours are 1,200 hours of work."""
 
+SKIP: Final = "skip"
+REFUSE: Final = "refuse"
+"""What becomes of a run that has too little to work on, by its settings."""
+
 _SKIPPED: Final = "driftline.skipped"
 
 Event = Literal["start", "progress", "done", "failed"]

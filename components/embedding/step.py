@@ -38,7 +38,7 @@ from driftline.components.embedding.encoding.models import open_model
 from driftline.components.embedding.encoding.profile import measured_tuning
 from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.errors import DataError, UsageError
-from driftline.components.steps import Skipped, StepClock, check_tasks, check_whole, running, shares
+from driftline.components.steps import REFUSE, SKIP, Skipped, StepClock, check_tasks, check_whole, running, shares
 from driftline.components.storage.arrow_types import type_name
 from driftline.components.storage.dataset import EmbeddingsDataset, write_deletes
 from driftline.components.storage.outputs import OutputPlace
@@ -48,8 +48,6 @@ from driftline.components.storage.texts import TextColumns, TextCounts, TextSele
 from driftline.components.storage.values import read_value, write_value
 from driftline.components.storage.windows import Window, parse_as_of, resolve_time, window_of
 
-SKIP: Final = "skip"
-REFUSE: Final = "refuse"
 _DEFAULTS: Final = EncoderSettings()
 
 

@@ -39,6 +39,7 @@ from driftline.components.sampling.pooled import PooledSample
 from driftline.components.steps import Skipped, running
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.history import append_history, read_history
+from driftline.components.storage.outputs import HISTORY
 from driftline.components.storage.store import (
     create,
     join,
@@ -51,8 +52,6 @@ from driftline.components.storage.store import (
 )
 from driftline.components.storage.values import read_value, write_value
 
-HISTORY = "history"
-"""Folder of the history, below a run's base folder."""
 MOVED_TEXTS = 10
 """Texts shown in either direction."""
 

@@ -13,15 +13,13 @@ from driftline.components.errors import DataError, UsageError
 from driftline.components.random_bits import check_seed
 from driftline.components.sampling.identity import Run
 from driftline.components.sampling.pooled import pair
-from driftline.components.steps import Skipped, check_whole, running
+from driftline.components.steps import REFUSE, SKIP, Skipped, check_whole, running
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.outputs import OutputPlace, sweep_work
 from driftline.components.storage.values import write_value
 from driftline.components.storage.windows import EmptyWindow, Window, missing_parts, open_window, parse_as_of, window_of
 
 _LEAST_ROWS: Final = 2  # a sample of one text has no spread
-SKIP: Final = "skip"
-REFUSE: Final = "refuse"
 COMPARE: Final = "compare"
 
 _NAMED: Final = 3  # missing days or hours that a message names

@@ -19,6 +19,9 @@ from driftline.components.storage.partitions import folder_of
 WORK: Final = "work"
 """Folder below a run's base for what its tasks hand to each other, in a folder named by the run's own id."""
 
+HISTORY: Final = "history"
+"""Folder below a run's base for the records of all runs, unless they are given another."""
+
 WORK_KEPT: Final = timedelta(days=7)
 """Age of the newest file from which on a run's work is left over: longer than the longest step can take with its
 retries (four attempts of a day each, and the pauses between them), and time for a person to look at a failed run."""
@@ -101,7 +104,7 @@ def history_folder(out: str, history: str) -> str:
     Raises:
         UsageError: As for `OutputPlace.of`.
     """
-    return history or store.join(OutputPlace.of(out).base, "history")
+    return history or store.join(OutputPlace.of(out).base, HISTORY)
 
 
 def sweep_work(base: str, own: str, now: datetime) -> tuple[str, ...]:
