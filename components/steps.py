@@ -4,6 +4,11 @@ Progress goes to the logger ``driftline`` as one JSON object a line, so that a p
 the `driftline` command can draw a bar from the same lines. Each holds ``driftline`` (start, progress, done, failed),
 ``step``, ``task``, ``tasks`` and, where they apply, ``done``, ``of``, ``unit``, ``seconds``, ``error`` and ``skipped``.
 
+Kubeflow's UI shows the last lines of a pod's log, and of each some 75 letters. So in a pod these lines stand alone,
+without the front that KFP gives to what is logged, which also lets a cluster's collector of logs read them as JSON; a
+failure's begins with ``error``, the reason before the file; and a step that fails ends with that reason as one line,
+in the place of a traceback: what a user can put right is in the message, and a defect keeps its traceback.
+
 A run whose window is empty is *skipped*, not failed: the first step says so in the file that it hands on, whoever reads
 that file hands the same on, and the last step tells the user. So a pipeline has one shape, whatever the night brought.
 """
@@ -12,25 +17,19 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from types import TracebackType
+from typing import Any, Final, Literal, TextIO, cast
 
-from driftline.components.errors import DriftlineError, UsageError
+from driftline.components.errors import DriftlineError, reason_first
 
 LOGGER: Final = logging.getLogger("driftline")
 _PROGRESS_INTERVAL_S: Final = 2.0  # often enough for a bar, seldom enough for a log of hours
-
-MAX_TASKS: Final = 200
-"""Ceiling of a fan-out. Each of its tasks is three pods to the cluster, and all that Argo knows of them stays in the
-workflow's own object, of which Argo packs at most 1 MiB: 200 tasks fill about half of that. No more are needed: 200
-tasks of 6 hours are 1,200 hours of work."""
-
-SKIP: Final = "skip"
-REFUSE: Final = "refuse"
-"""What becomes of a run that has too little to work on, by its settings."""
 
 _SKIPPED: Final = "driftline.skipped"
 
@@ -81,9 +80,21 @@ class StepClock:
             )
 
     def log(self, event: Event, **fields: Any) -> None:
-        """Write one line of JSON to the log."""
-        level = logging.ERROR if event == "failed" else logging.INFO
-        LOGGER.log(level, json.dumps({"driftline": event, **self._fields, **fields}, ensure_ascii=False))
+        """Write one line of JSON to the log, that of an error with ``error`` in front."""
+        record = {"driftline": event, **self._fields, **fields}
+        if "error" in record:
+            record = {"error": record.pop("error"), **record}
+        line = json.dumps(record, ensure_ascii=False)
+        if _in_component():
+            _write(sys.stdout, line)
+        else:
+            LOGGER.log(logging.ERROR if event == "failed" else logging.INFO, line)
+
+    def failed(self, error: DriftlineError) -> None:
+        """Say why the task failed: the reason first, and ``message`` for how it was put where that is otherwise."""
+        message, told = str(error), reason_first(str(error))
+        as_put = {} if message == told else {"message": message}
+        self.log("failed", error=told, **as_put, kind=type(error).__name__, seconds=round(self.seconds, 3))
 
 
 @contextmanager
@@ -97,6 +108,8 @@ def running(step: str, task: int = 0, tasks: int = 1, hands_on: Sequence[str] = 
         hands_on: paths of the artifacts that the step writes: where the run is skipped, which reading one of its inputs
             tells by :class:`Skipped`, each of them says so instead.
     """
+    if _in_component() and not isinstance(sys.excepthook, _PlainEnd):
+        sys.excepthook = _PlainEnd(sys.excepthook)
     clock = StepClock(step, task, tasks)
     clock.log("start")
     try:
@@ -107,9 +120,36 @@ def running(step: str, task: int = 0, tasks: int = 1, hands_on: Sequence[str] = 
         clock.log("done", seconds=round(clock.seconds, 3), skipped=skipped.why)
         return
     except DriftlineError as error:
-        clock.log("failed", error=str(error), kind=type(error).__name__, seconds=round(clock.seconds, 3))
+        clock.failed(error)
         raise
     clock.log("done", seconds=round(clock.seconds, 3))
+
+
+def _in_component() -> bool:
+    """Say whether this process runs a component, in a pod or under KFP's local runner, which set this for it alone."""
+    return os.environ.get("_KFP_RUNTIME") == "true"
+
+
+class _PlainEnd:
+    """What Python calls with the error that ends the process: a DriftlineError is told in one line."""
+
+    def __init__(self, otherwise: Callable[[type[BaseException], BaseException, TracebackType | None], Any]) -> None:
+        self._otherwise = otherwise
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, DriftlineError):
+            _write(sys.stderr, reason_first(str(error)) or kind.__name__)
+        else:
+            self._otherwise(kind, error, trace)
+
+
+def _write(stream: TextIO | None, line: str) -> None:
+    """Write a line at once and whole; names of files may hold bytes that are no text. A log is no reason to fail."""
+    if stream is not None:
+        encoding = stream.encoding or "utf-8"
+        with suppress(OSError, ValueError):
+            stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+            stream.flush()
 
 
 def write_skipped(path: str, skipped: Skipped) -> None:
@@ -132,17 +172,3 @@ def check_not_skipped(content: bytes) -> None:
 def shares(tasks: int) -> list[dict[str, int]]:
     """Return the items over which a fan-out loops, one for each of its tasks."""
     return [{"task": task, "tasks": tasks} for task in range(tasks)]
-
-
-def check_whole(**numbers: float) -> None:
-    """Raise UsageError for a number that must be whole and is not: Kubeflow hands an integer parameter 8.5 as it is."""
-    for name, value in numbers.items():
-        if not float(value).is_integer():
-            raise UsageError(f"{name}: expected a whole number, got {value}")
-
-
-def check_tasks(tasks: int) -> None:
-    """Raise UsageError for a number of tasks that cannot be fanned out to."""
-    check_whole(tasks=tasks)
-    if not 1 <= tasks <= MAX_TASKS:
-        raise UsageError(f"tasks: expected from 1 to {MAX_TASKS}, got {tasks}")

@@ -11,12 +11,12 @@ from typing import Any, Final
 from driftline.components.errors import DriftlineError
 from driftline.components.kubeflow.client import Kubeflow, Run
 from driftline.components.kubeflow.refusals import KubeflowError
+from driftline.components.mmd.result import DRIFT_FOUND, NO_DRIFT_FOUND, SKIPPED
 
 POLL_S: Final = 5.0  # seconds between two looks at a run that takes minutes at least
 OUTAGE_S: Final = 600.0  # seconds without an answer after which waiting ends: an API server restarts in two minutes
 SUCCEEDED: Final = "SUCCEEDED"
-SKIPPED: Final = "skipped"
-_COMPARES: Final = frozenset({"reference", "current", "history"})  # parameters of the pipelines that test for drift
+_COMPARES: Final = frozenset({"reference", "current", "output_history"})  # parameters of pipelines that test for drift
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class Verdict:
     def words(self) -> str:
         """The verdict without the report's place."""
         if self.drift is None:
-            return f"skipped: {self.reason}"
+            return f"{SKIPPED}: {self.reason}"
         chance = "" if self.p_value is None else f": p = {self.p_value:.4g}"
-        return ("drift" if self.drift else "no drift found") + chance
+        return (DRIFT_FOUND if self.drift else NO_DRIFT_FOUND) + chance
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -83,7 +83,7 @@ class Histories:
 
     def of(self, run: Run) -> Found:
         """Return what a run has found, as far as it can be known from here."""
-        out, history = (run.parameters.get(name) for name in ("out", "history"))
+        out, history = (run.parameters.get(name) for name in ("output_folder", "output_history"))
         if not run.ended or not isinstance(out, str) or not out:
             return Found()  # nothing yet, or another's pipeline
         try:
@@ -116,6 +116,11 @@ def failure(run: Run) -> KubeflowError | None:
     if run.state in (SUCCEEDED, "SKIPPED"):
         return None
     return KubeflowError(f"run {run.id}: {run.state}{f': {run.error}' if run.error else ''}; its tasks' logs say more")
+
+
+def red_by_request(run: Run, found: Found) -> bool:
+    """Say whether a run that found drift was asked to fail over it, which is a verdict and no failure."""
+    return found.drift and run.parameters.get("fail_on_drift") is True
 
 
 def wait(

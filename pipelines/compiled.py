@@ -17,20 +17,47 @@ from kfp.dsl.python_component import PythonComponent
 from driftline.components.errors import UsageError
 from driftline.components.images import VERSION
 from driftline.pipelines.catalogue import COMPONENTS, PIPELINES
+from driftline.pipelines.parameters import brief, declared, markdown
 from driftline.pipelines.profile import Profile
+
+_PAGE: Final = """\
+# {name}
+
+<!-- Written by `make golden`. -->
+
+Who uploads the file in Kubeflow's UI pastes this into the box *Pipeline Description*; `driftline submit` and
+`driftline schedule` send it by themselves.
+
+```text
+{pasted}
+```
+
+## Parameters
+
+A text that is left empty, and a number that is left out, is the default.
+
+{tables}
+"""
 
 DIGEST_LENGTH: Final = 12  # hexadecimal digits, 48 bits: of the versions of one pipeline no two will share them
 
 
-def compile_pipeline(name: str, profile: Profile) -> str:
+def compile_pipeline(name: str, profile: Profile, *, choices: bool = False) -> str:
     """Return a pipeline's YAML: the pipeline spec and, where tasks have Kubernetes settings, the platform spec.
+
+    Args:
+        name: of the pipeline.
+        profile: where its tasks run.
+        choices: whether to write down which words parameters take. KFP knows them from 2.16 on, and older releases
+            refuse the file.
 
     Raises:
         UsageError: there is no pipeline of that name.
     """
     if name not in PIPELINES:
         raise UsageError(f"pipeline: unknown {name!r}; choose one of: {', '.join(PIPELINES)}")
-    return _yaml(PIPELINES[name](profile))
+    text = _yaml(PIPELINES[name](profile))
+    return _offering_choices(text, name) if choices else text
 
 
 def compile_component(name: str, profile: Profile) -> str:
@@ -49,7 +76,9 @@ def compile_component(name: str, profile: Profile) -> str:
     return _yaml(PythonComponent(spec, component.python_func))
 
 
-def compile_objects(name: str, profile: Profile, *, namespace: str = "", version_name: str = "") -> str:
+def compile_objects(
+    name: str, profile: Profile, *, namespace: str = "", version_name: str = "", choices: bool = False
+) -> str:
     """Return a pipeline as the Kubernetes objects Pipeline and PipelineVersion, for KFP servers that keep them so.
 
     Args:
@@ -57,15 +86,41 @@ def compile_objects(name: str, profile: Profile, *, namespace: str = "", version
         profile: where its tasks run.
         namespace: of the objects; empty to leave it to who applies them.
         version_name: name of the PipelineVersion; empty for :func:`version_of`.
+        choices: as of :func:`compile_pipeline`.
 
     Raises:
         UsageError: there is no pipeline of that name.
     """
-    version = version_name or version_of(compile_pipeline(name, profile))
+    pipeline = compile_pipeline(name, profile, choices=choices)
     options = KubernetesManifestOptions(
-        pipeline_version_name=version, namespace=namespace or None, include_pipeline_manifest=True
+        pipeline_version_name=version_name or version_of(pipeline),
+        namespace=namespace or None,
+        include_pipeline_manifest=True,
     )
-    return _yaml(PIPELINES[name](profile), kubernetes_manifest_format=True, kubernetes_manifest_options=options)
+    text = _yaml(PIPELINES[name](profile), kubernetes_manifest_format=True, kubernetes_manifest_options=options)
+    # KFP describes the version as it does the pipeline; what is new in a version is its parameters.
+    described = brief(declared(_documents(pipeline)[0]))
+    objects = _documents(_offering_choices(text, name) if choices else text)
+    objects[-1]["spec"]["description"] = described
+    return _dumped(objects)
+
+
+def explain(name: str, text: str) -> str:
+    """Return the page of a compiled pipeline, as Markdown: what to paste where it is uploaded by hand, and its tables.
+
+    Kubeflow takes no description from a pipeline's file. The box for it has one line, which joins what is pasted.
+
+    Args:
+        name: of the pipeline.
+        text: its YAML.
+    """
+    from driftline.pipelines.choices import offer_choices  # imports numpy, which compiling alone has no need of
+
+    spec = _documents(text)[0]
+    info = spec["pipelineInfo"]
+    pasted = " ".join(f"{info['description']} {brief(declared(spec))}".split())
+    offer_choices(spec, name)
+    return _PAGE.format(name=info["name"], pasted=pasted, tables=markdown(declared(spec)))
 
 
 def version_of(text: str) -> str:
@@ -97,6 +152,28 @@ def _executors(text: str) -> dict[str, Any]:
     return {
         re.sub(r"^exec-|-\d+$", "", label): executor for label, executor in spec["deploymentSpec"]["executors"].items()
     }
+
+
+def _offering_choices(text: str, name: str) -> str:
+    """Return a pipeline's YAML, of either format, with the words that its parameters take."""
+    from driftline.pipelines.choices import offer_choices  # as above
+
+    documents = _documents(text)
+    for document in documents:
+        spec = document if "root" in document else document.get("spec", {}).get("pipelineSpec")
+        if spec is not None:
+            offer_choices(spec, name)
+    head = re.match(r"(?:#.*\n)*", text)
+    return (head[0] if head else "") + _dumped(documents)
+
+
+def _documents(text: str) -> list[dict[str, Any]]:
+    return [*yaml.safe_load_all(text)]
+
+
+def _dumped(documents: list[dict[str, Any]]) -> str:
+    """Return documents as KFP's SDK writes them."""
+    return yaml.dump_all(documents, sort_keys=True)
 
 
 def _yaml(compiled: Any, **options: Any) -> str:

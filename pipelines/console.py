@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from driftline.components.steps import LOGGER
-from driftline.pipelines.local import task_name
+from driftline.pipelines.local import progress_records, task_name
 
 STDERR: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -105,14 +104,19 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 class _Forward(logging.Handler):
-    """Hands the progress records logged in this process to a display."""
+    """Hands the progress records logged in this process to a display, and shows what else is logged as it is."""
 
     def __init__(self, display: Display) -> None:
         super().__init__()
         self._display = display
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._display(json.loads(record.getMessage()))
+        line = record.getMessage()
+        found = [*progress_records(line)]
+        for one in found:
+            self._display(one)
+        if not found:
+            STDERR.print(line, markup=False)
 
 
 @contextmanager

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from driftline.components.drift_settings import DriftSettings
+from driftline.components.embedding.backfill.settings import BackfillSettings
 from driftline.components.errors import UsageError
 from driftline.components.mmd.result import DriftResult
 from driftline.components.random_bits import check_seed
 from driftline.components.storage.location import is_gcs
 from driftline.components.storage.store import remove_tree
 from driftline.pipelines.demo_data import Window, cut_windows, fetch_model, fetch_texts
-from driftline.pipelines.runs import DriftSettings, EmbedSettings, compared, run_drift, run_embed
+from driftline.pipelines.runs import compared, run_drift, run_embed
 
 KERNEL_TASKS: Final = 4
 
@@ -33,9 +35,9 @@ def run_demo(folder: str, seed: int, say: Callable[[str], None]) -> list[tuple[W
     model = fetch_model(home)
     windows = cut_windows(home, fetch_texts(home), seed)
     for window in windows:
-        run_embed([str(window.path)], str(model), _dataset(home, window), EmbedSettings(), f"embed {window.name}")
+        run_embed([str(window.path)], str(model), _dataset(home, window), BackfillSettings(), f"embed {window.name}")
     reference, *others = windows
-    settings = DriftSettings(tasks=KERNEL_TASKS, seed=seed)
+    settings = DriftSettings(kernel_tasks=KERNEL_TASKS, seed=seed)
     found: list[tuple[Window, DriftResult]] = []
     for window in others:
         out = str(home / "reports" / window.name)
@@ -57,11 +59,10 @@ def _summary(folder: Path, found: list[tuple[Window, DriftResult]], say: Callabl
     say("")
     say(f"{'window':8} {'what it holds':40} {'MMD²':>8}  {'95% interval':20} {'p-value':>7}  {'seen by':10}  verdict")
     for window, result in found:
-        verdict = "drift" if result.drift else "no drift found"
         low, high = result.mmd2_interval or (math.nan, math.nan)
         say(
             f"{window.name:8} {window.about:40} {result.mmd2:8.1e}  {f'{low:.1e} to {high:.1e}':20} "
-            f"{result.p_value:7.4f}  {result.kernel.name:10}  {verdict}"
+            f"{result.p_value:7.4f}  {result.kernel.name:10}  {result.verdict}"
         )
     say("")
     say(f"A window that has not changed still alarms in {level:.0%} of runs: that is what the level means.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from driftline.components.errors import DriftlineError, UsageError
 
 Listener = Callable[[dict[str, Any]], None]
 
-MARK: Final = '{"driftline": '
+MARK: Final = re.compile(r'{"(?:driftline|error)": ')  # how a progress record begins, and a failure's
 _FIELDS: Final = {"driftline", "step", "task", "tasks"}  # what every record has
 _STOP_S: Final = 0.5  # killed processes are gone within milliseconds; those that nobody reaps keep their names longer
 
@@ -66,7 +67,7 @@ def run_pipeline(name: str, arguments: Mapping[str, Any], *, log: Path, listener
             _stop(process)
     if failed is not None:
         error = UsageError if failed["kind"] == UsageError.__name__ else PipelineFailed
-        raise error(str(failed["error"]))
+        raise error(str(failed.get("message", failed["error"])))
     if process.returncode != 0:
         raise PipelineFailed(
             f"{unfinished}: ended without saying why, as a task does that is killed when memory runs out; "
@@ -112,16 +113,15 @@ def task_name(record: Mapping[str, Any]) -> str:
 
 def progress_records(line: str) -> Iterator[dict[str, Any]]:
     """Yield the progress records in a line of output; tasks that print at once may leave several in one line."""
-    start = line.find(MARK)
-    while start >= 0:
+    place = 0
+    while (mark := MARK.search(line, place)) is not None:
         try:
-            record, end = json.JSONDecoder().raw_decode(line, start)
+            record, place = json.JSONDecoder().raw_decode(line, mark.start())
         except ValueError:
-            end = start + len(MARK)  # torn in two by another task's line; the log has it as it came
+            place = mark.end()  # torn in two by another task's line; the log has it as it came
         else:
             if record.keys() >= _FIELDS:
                 yield record
-        start = line.find(MARK, end)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

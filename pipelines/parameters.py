@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -76,21 +76,54 @@ def declared(spec: Mapping[str, Any]) -> dict[str, Parameter]:
     return found
 
 
-def markdown(parameters: Mapping[str, Parameter], *, meanings: bool = True) -> str:
-    """Return a table of parameters, those that must be given first: Kubeflow's UI has no other place to explain them.
+def grouped(parameters: Mapping[str, Parameter]) -> dict[str, list[Parameter]]:
+    """Return parameters by group: those that must be given under an empty name, then by how their names begin.
+
+    Groups and names come in the order of Kubeflow's form, which is that of letters.
+    """
+    groups: dict[str, list[Parameter]] = {}
+    for one in sorted(parameters.values(), key=lambda parameter: (not parameter.required, parameter.name)):
+        group = "" if one.required else one.name.partition("_")[0] or one.name
+        groups.setdefault(group, []).append(one)
+    return groups
+
+
+def brief(parameters: Mapping[str, Parameter], *, meanings: bool = True) -> str:
+    """Return parameters as short Markdown, an item for each group.
+
+    It is made for the card of a pipeline in Kubeflow's UI, which is 410 pixels wide, does not scroll and has room for
+    some 36 lines; a table of four columns does not fit. It can also be read when its lines are joined, as the UI's box
+    for a description does with what is pasted into it.
 
     Args:
         parameters: by name.
-        meanings: whether to say what each is for, which is most of the length.
+        meanings: whether to say what each is for: the beginning of its meaning.
     """
-    lines = ["| parameter | type | default |", "|---|---|---|"]
-    if meanings:
-        lines = ["| parameter | type | default | meaning |", "|---|---|---|---|"]
-    for one in sorted(parameters.values(), key=lambda parameter: not parameter.required):
-        default = "required" if one.required else f"`{_shown(one)}`"
-        cells = [f"`{one.name}`", _WORDS.get(one.kind, one.kind), default, *([one.meaning] if meanings else [])]
-        lines.append("| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |")
-    return "\n".join(lines)
+    items: list[str] = []
+    for group, members in grouped(parameters).items():
+        told = [
+            f"{_code(one.name)} {_text(_gist(one.meaning), parameters) if meanings else ''}".rstrip() for one in members
+        ]
+        items.append(("- " if group else "- **must be given:** ") + "; ".join(told))
+    return "\n".join(items)
+
+
+def markdown(parameters: Mapping[str, Parameter]) -> str:
+    """Return tables of parameters with their whole meanings: those that must be given, and the rest."""
+    groups = grouped(parameters)
+    needed, optional = groups.pop("", []), [one for group in groups.values() for one in group]
+    tables: list[str] = []
+    if needed:
+        tables.append(
+            _table(
+                ("must be given", "type", "meaning"),
+                [(_code(one.name), _kind(one), _text(one.meaning, parameters)) for one in needed],
+            )
+        )
+    if optional:
+        rows = [(_code(one.name), _kind(one), _code(_shown(one)), _text(one.meaning, parameters)) for one in optional]
+        tables.append(_table(("may be given", "type", "default", "meaning"), rows))
+    return "\n\n".join(tables)
 
 
 def read_parameters(path: str) -> dict[str, Any]:
@@ -227,8 +260,43 @@ def _shown(parameter: Parameter) -> str:
     if parameter.kind == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, str):
-        return value or " "
+        return value
     return json.dumps(value, ensure_ascii=False)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _text(plain: str, names: Collection[str]) -> str:
+    """Return a plain text as Markdown, in which the underscores of names would be emphasis."""
+    names = [name for name in names if "_" in name]
+    parts = re.split(rf"(`[^`]*`|(?<![\w/])(?:{'|'.join(names)})(?![\w/]))" if names else r"(`[^`]*`)", plain)
+    marked = [_code(part.strip("`")) if at % 2 else re.sub(r"([*_\\])", r"\\\1", part) for at, part in enumerate(parts)]
+    return "".join(marked)
+
+
+def _kind(parameter: Parameter) -> str:
+    """Return what can be given, in words."""
+    if parameter.literals and parameter.kind != "BOOLEAN":
+        return "one of " + ", ".join(_code(str(one)) or "nothing" for one in parameter.literals)
+    return _WORDS.get(parameter.kind, parameter.kind)
+
+
+def _gist(meaning: str) -> str:
+    """Return an explanation up to its first full stop or semicolon, without what stands in brackets."""
+    said = " ".join(re.sub(r"\s\([^()]*\)", "", meaning).split())
+    first = re.split(r"\. |; ", said, maxsplit=1)[0].removesuffix(".")
+    return first[:1].lower() + first[1:] if first[1:2].islower() else first
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -6,18 +6,17 @@ import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from driftline.components.embedding.encoding.settings import EncoderSettings
+from driftline.components.drift_settings import DriftSettings
+from driftline.components.embedding.backfill.settings import BackfillSettings
 from driftline.components.errors import DataError
-from driftline.components.kernel.method import AUTO, DEFAULT_COMBINATION, SEARCH
 from driftline.components.mmd.result import SKIPPED, DriftResult, SkippedResult
 from driftline.components.storage.location import is_gcs, normalised, split_gcs
 from driftline.components.storage.outputs import WORK, OutputPlace
 from driftline.components.storage.store import exists, join, read_json, remove, remove_tree, write_bytes
-from driftline.components.storage.texts import TextColumns
 from driftline.pipelines.console import Display, following
 from driftline.pipelines.local import run_pipeline
 
@@ -28,28 +27,6 @@ DRIFT_STEPS: Final = ("sample", "fit", "project", "plan", "kernel", "test", "rep
 EMBED_STEPS: Final = ("plan", "embed", "finish")
 LOG: Final = "run.log"
 RESULT: Final = "result.json"
-
-
-@dataclass(frozen=True, slots=True)
-class DriftSettings:
-    """The drift pipeline's settings, by the names of its parameters."""
-
-    level: float = 0.05
-    permutations: int = 500
-    kernel_name: str = SEARCH
-    gamma: str = "median"
-    combination: str = DEFAULT_COMBINATION
-    method: str = AUTO
-    components: int = 32
-    sample: int = 0
-    tasks: int = 4
-    seed: int = 0
-    text_column: str = "text"
-    history: str = ""
-    as_of: str = ""
-    min_rows: int = 0
-    when_small: str = "skip"
-    when_partial: str = "compare"
 
 
 def run_drift(
@@ -65,7 +42,7 @@ def run_drift(
     own_log = join(base, f"run-{uuid.uuid4().hex[:8]}.log")
     write_bytes(own_log, b"")  # an output that cannot be written is found before the work
     remove(own_log)
-    arguments = {"reference": reference, "current": current, "out": out, **asdict(settings)}
+    arguments = {"reference": reference, "current": current, "output_folder": out, **asdict(settings)}
     with tempfile.TemporaryDirectory(prefix="driftline-log-") as folder:
         log = Path(folder) / "run.log"
         log.touch()
@@ -109,29 +86,13 @@ def _remove_working_files(base: str, workspaces: Sequence[str]) -> None:
             Path(folder).rmdir()
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedSettings:
-    """The backfill's settings; what they mean stands at :func:`driftline.components.embedding.step.plan`."""
+def run_embed(
+    inputs: Sequence[str], model: str, out: str, settings: BackfillSettings, title: str = "embed"
+) -> Finished:
+    """Run the backfill's steps in this process, which loads the model once, and return what it came to.
 
-    columns: TextColumns = field(default_factory=TextColumns)
-    since: str = ""
-    until: str = ""
-    time_column: str = "time"
-    where: tuple[str, ...] = ()
-    as_of: str = ""
-    when_empty: str = "skip"
-    encoder: EncoderSettings = field(default_factory=EncoderSettings)
-    dtype: str = "float32"
-    rows_per_shard: int = 0
-    strict: bool = False
-    incremental: bool = False
-    hourly_price: float = 0.0
-    profile: str = ""
-    model_cache: str = ""
-
-
-def run_embed(inputs: Sequence[str], model: str, out: str, settings: EmbedSettings, title: str = "embed") -> Finished:
-    """Run the backfill's steps in this process, which loads the model once, and return what it came to."""
+    All is one task here: the machine's cores share a task's texts by themselves.
+    """
     from driftline.components.embedding import step  # PyTorch: seconds to import
 
     with (
@@ -140,38 +101,15 @@ def run_embed(inputs: Sequence[str], model: str, out: str, settings: EmbedSettin
     ):
         plan, dataset = (str(Path(folder) / name) for name in ("plan.json", "dataset.json"))
         [share] = step.plan(
-            inputs=inputs,
+            texts=inputs,
             model=model,
             out=out,
-            columns=settings.columns,
-            since=settings.since,
-            until=settings.until,
-            time_column=settings.time_column,
-            where=settings.where,
-            as_of=settings.as_of,
-            when_empty=settings.when_empty,
-            job=uuid.uuid4().hex[:8],
-            encoder=settings.encoder,
-            dtype=settings.dtype,
-            rows_per_shard=settings.rows_per_shard,
-            strict=settings.strict,
-            incremental=settings.incremental,
-            tasks=1,
-            model_cache=settings.model_cache,
             plan_out=plan,
+            job=uuid.uuid4().hex[:8],
+            **(asdict(settings) | {"embed_tasks": 1}),
         )
-        step.embed(
-            planned=plan,
-            share=share,
-            profile=settings.profile,
-            model_cache=settings.model_cache,
-        )
-        return step.finish(
-            planned=plan,
-            dataset_out=dataset,
-            hourly_price=settings.hourly_price,
-            model_cache=settings.model_cache,
-        )
+        step.embed(planned=plan, share=share)
+        return step.finish(planned=plan, dataset_out=dataset)
 
 
 def absolute(uri: str) -> str:

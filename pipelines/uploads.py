@@ -15,7 +15,7 @@ import yaml
 from driftline.components.errors import DataError, UsageError
 from driftline.components.kubeflow.client import Kubeflow, Pipeline, Version
 from driftline.components.kubeflow.refusals import RefusedError
-from driftline.pipelines.parameters import Parameter, PlainLoader, declared, markdown
+from driftline.pipelines.parameters import Parameter, PlainLoader, brief, declared
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
 _DIGEST: Final = 12  # hexadecimal digits: of a pipeline's versions, no two share them
@@ -44,9 +44,12 @@ class PipelineFile:
         """The beginning of the content's SHA-256."""
         return hashlib.sha256(self.content).hexdigest()[:_DIGEST]
 
-    def described(self, *, meanings: bool = True) -> str:
-        """Return the description with the table of parameters, as Markdown."""
-        return f"{self.description}\n\n{markdown(self.parameters, meanings=meanings)}".strip()
+    def explained(self) -> str:
+        """Return what to say of a version of it: its parameters, as Markdown, as fully as a URL has room."""
+        for text in (brief(self.parameters), brief(self.parameters, meanings=False)):
+            if len(quote(text)) <= _QUERY:
+                return text
+        return self.description[: _QUERY // 12]  # a character takes twelve bytes at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,9 @@ def read_pipeline(path: str) -> PipelineFile:
 def ensure_uploaded(kubeflow: Kubeflow, file: PipelineFile, driftline: str) -> tuple[Pinned, bool]:
     """Return the version in Kubeflow that has a file's content, uploaded unless it is there.
 
-    The pipeline is made empty, and each version is named after Driftline's own version and the content. Whoever is
-    killed half-way finds the rest to do the next time.
+    The pipeline is made empty, with its description, which stays; each version is named after Driftline's own version
+    and the content, and tells its parameters: the UI shows both on one card. Whoever is killed half-way finds the rest
+    to do the next time.
 
     Args:
         kubeflow: where.
@@ -117,13 +121,8 @@ def ensure_uploaded(kubeflow: Kubeflow, file: PipelineFile, driftline: str) -> t
     if pipeline is None:
         pipeline = _created(kubeflow, file)
     name = f"{driftline.replace('+', '-')}-{file.digest}"
-    described = file.described()
-    if len(quote(described)) > _QUERY:
-        described = file.described(meanings=False)
-    if len(quote(described)) > _QUERY:
-        described = file.description[: _QUERY // 12]  # a character takes twelve bytes at most
     try:
-        version = kubeflow.upload_version(pipeline, name, described, file.content)
+        version = kubeflow.upload_version(pipeline, name, file.explained(), file.content)
     except RefusedError as refused:
         found = _with_content(kubeflow, pipeline, file) if refused.status == HTTPStatus.CONFLICT else None
         if found is None:  # else somebody uploaded it a moment ago
@@ -174,7 +173,7 @@ def _with_content(kubeflow: Kubeflow, pipeline: Pipeline, file: PipelineFile) ->
 
 def _created(kubeflow: Kubeflow, file: PipelineFile) -> Pipeline:
     try:
-        return kubeflow.create_pipeline(file.name, file.described())
+        return kubeflow.create_pipeline(file.name, file.description)
     except RefusedError as refused:
         found = kubeflow.find_pipeline(file.name) if refused.status == HTTPStatus.CONFLICT else None
         if found is None:

@@ -8,37 +8,20 @@ family's own convention (:class:`driftline.components.kernel.functions.Kernel`).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.errors import DataError, UsageError
+from driftline.components.errors import DataError
 from driftline.components.kernel.functions import Kernel, family
 from driftline.components.kernel.manhattan import manhattan_matrix
 from driftline.components.random_bits import SAMPLE_BANDWIDTH, choose_rows
 
-MEDIAN: Final = "median"
-Bandwidth = float | Literal["median"]
-
 SCALE_ROWS: Final = 1000
 """At most this many rows are looked at: half a million pairs. Their choice is random and blind to the labels,
 so that the permutation test stays exact."""
-
-
-def parse_gamma(gamma: str | float) -> Bandwidth:
-    """Read ``"median"`` or a positive number. Raises UsageError for anything else."""
-    if gamma == MEDIAN:
-        return MEDIAN
-    try:
-        value = float(gamma)
-    except ValueError:
-        raise UsageError(f"gamma: expected 'median' or a number above 0, got {gamma!r}") from None
-    if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"gamma: expected 'median' or a finite number above 0, got {gamma!r}")
-    return value
 
 
 def scale_rows(seed: int, rows: int) -> NDArray[np.int64]:

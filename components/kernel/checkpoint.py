@@ -14,7 +14,7 @@ from typing import Final
 from driftline.components.errors import DAMAGED_ARCHIVE, DataError, StorageError
 from driftline.components.kernel.tasks import KernelPlan, TaskSums, read_task_sums, write_task_sums
 from driftline.components.steps import LOGGER
-from driftline.components.storage.store import create, exists, join, open_read
+from driftline.components.storage.store import create, exists, open_read
 
 INTERVAL_S: Final = 30.0  # a task that takes less is done again from its start
 
@@ -28,7 +28,7 @@ class Checkpoint:
     """
 
     def __init__(self, plan: KernelPlan, task: int) -> None:
-        self._uri = join(plan.uri, plan.sums_name(task))
+        self._uri = plan.sums_place(task)
         self._spoke = time.monotonic()
         self._before = 0.0
 
@@ -68,7 +68,7 @@ def finished_sums(plan: KernelPlan, task: int) -> TaskSums:
         DataError: there is nothing, or it is damaged.
         StorageError: it cannot be read.
     """
-    place = join(plan.uri, plan.sums_name(task))
+    place = plan.sums_place(task)
     if not exists(place):
         raise DataError(
             f"{place}: the sums of kernel task {task + 1} of {plan.tasks} are missing; leave the folder alone while a "

@@ -15,27 +15,11 @@ from driftline.components.declaration import component
 def plan(
     projected_sample: dsl.Input[ProjectedSample],
     kernel_plan: dsl.Output[KernelPlan],
-    kernel: str = "search",
-    gamma: str = "median",
-    combination: str = "studentised",
-    method: str = "auto",
-    permutations: int = 500,
-    level: float = 0.05,
-    seed: int = 0,
-    tasks: int = 8,
 ) -> List[dict]:  # noqa: UP006
     """Settle method, kernels and relabellings, and cut the work into tasks.
 
     Args:
-        projected_sample: Where the projected vectors lie.
-        kernel: Name of a kernel, for example rbf, or search for many at once.
-        gamma: Inverse squared length scale of one kernel, a number above 0, or median.
-        combination: How the kernels of a search are combined.
-        method: How MMD² is estimated and judged: auto, exact, cross or features.
-        permutations: Number of random relabellings.
-        level: Accepted rate of false alarms, which the permutations must be able to reach.
-        seed: Seed of the run.
-        tasks: Tasks to share the work among, 200 at most.
+        projected_sample: The projected sample, and how it is to be compared.
         kernel_plan: What every kernel task needs to know, as JSON.
 
     Returns:
@@ -43,10 +27,7 @@ def plan(
     """
     from driftline.components.kernel import step
 
-    return step.plan(
-        projected=projected_sample.path, kernel=kernel, gamma=gamma, combination=combination, method=method,
-        permutations=permutations, level=level, seed=seed, tasks=tasks, out=kernel_plan.path,
-    )  # fmt: skip
+    return step.plan(projected=projected_sample.path, out=kernel_plan.path)
 
 
 @component(image="kernels")

@@ -23,12 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.errors import UsageError
+from driftline.components.drift_settings import check_permutations
 from driftline.components.kernel.plan import BlockGrid
 from driftline.components.random_bits import row_bits, seed_words, threefry2x32
 
 _CHUNK_WORDS: Final = 1 << 22
-MAX_PERMUTATIONS: Final = 1_000_000
 
 LEAST_BINS: Final = 512
 """Bins have more than one row only where the smaller sample keeps this many."""
@@ -166,16 +165,7 @@ def rank_of_threshold(permutations: int, level: float) -> int:
     Raises:
         UsageError: the level is not in (0, 1), or there are too few permutations for any p-value to reach it.
     """
-    if not 0 < level < 1:
-        raise UsageError(f"level: expected a number between 0 and 1, both excluded, got {level}")
-    if permutations > MAX_PERMUTATIONS:
-        raise UsageError(f"permutations: expected at most {MAX_PERMUTATIONS}, got {permutations}")
-    if permutations < 1 or 1 / (permutations + 1) > level:
-        needed = next(b for b in range(max(1, int(1 / level) - 2), int(1 / level) + 3) if 1 / (b + 1) <= level)
-        raise UsageError(
-            f"permutations: {permutations} are too few for level {level}: the smallest p-value would be "
-            f"{1 / (max(permutations, 0) + 1):.3g}; take at least {needed}"
-        )
+    check_permutations(permutations, level)
     k = int(level * (permutations + 1))
     while (k + 1) / (permutations + 1) <= level:  # int() may fall one short of an exact product
         k += 1

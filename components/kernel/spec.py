@@ -7,15 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.errors import UsageError
-from driftline.components.kernel.bandwidth import MEDIAN, Scale, heuristic_kernel, parse_gamma
+from driftline.components.drift_settings import (
+    MEDIAN,
+    SEARCH,
+    MethodChoice,
+    check_features,
+    check_kernel,
+    choose_method,
+    parse_gamma,
+)
+from driftline.components.kernel.bandwidth import Scale, heuristic_kernel
 from driftline.components.kernel.collection import Collection, search_collection
 from driftline.components.kernel.engine import accumulator, choose_precision
 from driftline.components.kernel.feature_sums import FREQUENCIES
 from driftline.components.kernel.features import RandomFeatures
-from driftline.components.kernel.functions import Kernel, family
+from driftline.components.kernel.functions import Kernel
 from driftline.components.kernel.labellings import Bins, LabelPanels
-from driftline.components.kernel.method import SEARCH, MethodChoice, choose_method
 from driftline.components.kernel.plan import BlockGrid
 from driftline.components.kernel.subsample import MeanSquares, mean_squares
 from driftline.components.kernel.sums import SumAccumulator
@@ -106,7 +113,7 @@ def settle(
         UsageError: an unknown name, or settings that exclude one another.
         DataError: all vectors are identical.
     """
-    check_choice(kernel, gamma)
+    check_kernel(kernel, gamma)
     choice = choose_method(method, n, m)
     bandwidth = parse_gamma(gamma)
     if kernel == SEARCH:
@@ -132,26 +139,11 @@ def settle(
     )
 
 
-def check_choice(kernel: str, gamma: str | float) -> None:
-    """Raise UsageError for an unknown kernel, a gamma out of range, or one given for a search, which has its own."""
-    bandwidth = parse_gamma(gamma)
-    if kernel != SEARCH:
-        family(kernel)
-    elif bandwidth != MEDIAN:
-        raise UsageError(
-            f"gamma: {gamma} was given with the kernel search, which has bandwidths of its own; leave it out, or name "
-            "one kernel"
-        )
-
-
 def _with_features(collection: Collection) -> Collection:
     """Leave out the kernels that have no random Fourier features."""
     kept = [place for place, kernel in enumerate(collection.kernels) if kernel.family.mixture is not None]
     if not kept:
-        raise UsageError(
-            f"method: features need a kernel of a distance, and {collection.kernels[0].name} is none; name another "
-            "kernel, or the method exact"
-        )
+        check_features(collection.kernels[0].name, "features")
     total = sum(collection.weights[place] for place in kept)
     return Collection(
         tuple(collection.kernels[place] for place in kept),

@@ -12,68 +12,42 @@ from driftline.components.kernel.bandwidth import scale_rows
 from driftline.components.kernel.checkpoint import Checkpoint
 from driftline.components.kernel.engine import sum_tiles
 from driftline.components.kernel.feature_sums import FeatureSums, block_share, sum_features
-from driftline.components.kernel.labellings import rank_of_threshold
-from driftline.components.kernel.method import check_combination
 from driftline.components.kernel.spec import KernelSpec, settle
 from driftline.components.kernel.sums import PartialSums
 from driftline.components.kernel.tasks import KernelPlan, TaskSums
 from driftline.components.projection.projected import ProjectedSample
-from driftline.components.random_bits import check_seed
-from driftline.components.steps import StepClock, check_tasks, check_whole, running, shares
+from driftline.components.steps import StepClock, running, shares
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.prefetch import waits_logged
 from driftline.components.storage.values import read_value, write_value
 
 
-def plan(
-    *,
-    projected: str,
-    kernel: str,
-    gamma: str,
-    combination: str,
-    method: str,
-    permutations: int,
-    level: float,
-    seed: int,
-    tasks: int,
-    out: str,
-) -> list[dict[str, int]]:
+def plan(*, projected: str, out: str) -> list[dict[str, int]]:
     """Settle method, kernels, relabellings and tasks; write the plan and return one item for each task.
 
     Args:
         projected: path of the projected sample's JSON.
-        kernel: name of a kernel, or ``"search"``.
-        gamma: ``"median"`` or a number above 0.
-        combination: how the kernels of a search are combined; looked at here, so that a wrong one stops the run early.
-        method: ``"exact"``, ``"cross"``, ``"features"`` or ``"auto"``.
-        permutations: number of random relabellings, B.
-        level: accepted rate of false alarms, which the permutations must be able to reach.
-        seed: seed of the run.
-        tasks: tasks to share the work among, 200 at most; no more are made than there is work for.
         out: path of the artifact to write.
     """
     with running("plan", hands_on=(out,)) as clock:
-        check_whole(permutations=permutations, seed=seed)
-        check_seed(seed)
-        check_tasks(tasks)
-        check_combination(combination)
-        rank_of_threshold(permutations, level)
         sample = read_value(projected, ProjectedSample)
-        rows = scale_rows(seed, sample.rows)
-        batches = EmbeddingsDataset.open(sample.uri).batches(columns=("embedding",), rows=rows)
+        asked, pooled = sample.pooled.settings, sample.pooled
+        rows = scale_rows(asked.seed, pooled.rows)
+        batches = EmbeddingsDataset.open(sample.working_folder).batches(columns=("embedding",), rows=rows)
         spec = settle(
             np.concatenate([batch.embeddings for batch in batches]),
-            int(np.count_nonzero(rows < sample.n)),
-            n=sample.n,
-            m=sample.rows - sample.n,
+            int(np.count_nonzero(rows < pooled.n)),
+            n=pooled.n,
+            m=pooled.rows - pooled.n,
             largest_norm=sample.largest_norm,
-            kernel=kernel,
-            gamma=gamma,
-            method=method,
-            permutations=permutations,
-            seed=seed,
+            kernel=asked.kernel,
+            gamma=asked.kernel_gamma,
+            method=asked.test_method,
+            permutations=asked.test_permutations,
+            seed=asked.seed,
         )
-        planned = KernelPlan(sample.uri, sample.order_seed, spec, spec.useful_tasks(tasks), 0, 0.0)
+        # No more tasks are made than there is work for.
+        planned = KernelPlan(sample, spec, spec.useful_tasks(asked.kernel_tasks), 0, 0.0)
         read = _rows_read(planned)
         clock.log("progress", method=spec.choice.method, why=spec.choice.why, tasks_made=planned.tasks, rows_read=read)
         write_value(out, replace(planned, rows_read=read, seconds=clock.seconds))
@@ -110,7 +84,7 @@ def _tiles(known: KernelPlan, task: int, checkpoint: Checkpoint, clock: StepCloc
         checkpoint.offer(lambda: TaskSums(sums.result(), clock.seconds))
 
     return sum_tiles(
-        read_blocks(known.uri, spec, tiles),
+        read_blocks(known.sample.working_folder, spec, tiles),
         tiles,
         spec.grid,
         spec.collection.kernels,
@@ -124,7 +98,7 @@ def _tiles(known: KernelPlan, task: int, checkpoint: Checkpoint, clock: StepCloc
 def _features(known: KernelPlan, task: int, checkpoint: Checkpoint, clock: StepClock) -> FeatureSums:
     spec = known.spec
     share = block_share(spec.grid, task, known.tasks)
-    dataset = EmbeddingsDataset.open(known.uri)
+    dataset = EmbeddingsDataset.open(known.sample.working_folder)
     earlier = checkpoint.read()
     before = earlier.sums if earlier is not None and isinstance(earlier.sums, FeatureSums) else None
     first = 0 if before is None else before.blocks

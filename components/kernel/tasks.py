@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from driftline.components.kernel.feature_sums import FeatureSums
 from driftline.components.kernel.spec import KernelSpec
 from driftline.components.kernel.sums import PartialSums
+from driftline.components.projection.projected import ProjectedSample
+from driftline.components.storage.store import join
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,25 +21,23 @@ class KernelPlan:
     """How the work on a projected sample is shared out.
 
     Attributes:
-        uri: the projected sample, an embeddings dataset with the reference's rows first.
-        order_seed: seed of the order in which its rows lie.
+        sample: the projected sample.
         spec: the pass over it.
         tasks: number of tasks.
         rows_read: the most rows that one of them reads.
         seconds: how long planning took.
     """
 
-    uri: str
-    order_seed: int
+    sample: ProjectedSample
     spec: KernelSpec
     tasks: int
     rows_read: int
     seconds: float
 
-    def sums_name(self, task: int) -> str:
-        """Return the name, within the projected sample's folder, of the file that holds a task's sums."""
+    def sums_place(self, task: int) -> str:
+        """Return the file, in the run's working folder, that holds a task's sums."""
         key = hashlib.sha256(repr(self).encode()).hexdigest()[:16]
-        return f"sums/{key}-{task:05d}.npz"
+        return join(self.sample.working_folder, f"sums/{key}-{task:05d}.npz")
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,14 +135,15 @@ class Connection:
                 content = response.content if response.ok else next(response.iter_content(_REFUSED_BYTES), b"")
                 status, location = response.status_code, response.headers.get("Location", "")
         except requests.exceptions.SSLError as error:
+            why = no_answer(error, self._answer_s)
             raise KubeflowError(
-                f"{self.host}: its certificate is not trusted ({self._reason(error)}); set REQUESTS_CA_BUNDLE to the "
-                "file of your authority's certificates"
+                f"{self.host}: its certificate is not trusted ({why}); set REQUESTS_CA_BUNDLE to the file of your "
+                "authority's certificates"
             ) from error
         except (requests.exceptions.RequestException, OSError) as error:
+            why = no_answer(error, self._answer_s)
             raise KubeflowError(
-                f"{self.host}: gives no answer ({self._reason(error)}); check the host, the network, and that the API "
-                "server runs"
+                f"{self.host}: gives no answer ({why}); check the host, the network, and that the API server runs"
             ) from error
         if status != HTTPStatus.OK or is_page(content):
             raise refusal(asked, status, content, location=location, login=self.login.words)
@@ -153,19 +154,6 @@ class Connection:
         if not isinstance(answer, dict):
             raise KubeflowError(f"{asked}: expected a JSON object, got something else; check the host", status)
         return cast("dict[str, Any]", answer)
-
-    def _reason(self, error: BaseException) -> str:
-        """Return the innermost cause of a connection's end, without the URL, whose query repeats names."""
-        cause: BaseException | None = error
-        innermost = error
-        while cause is not None:
-            if isinstance(cause, ReadTimeoutError):
-                return f"it took the request and was silent for {self._answer_s:g} s"
-            if isinstance(cause, ConnectTimeoutError) and not isinstance(cause, NewConnectionError):
-                return f"no connection within {CONNECT_S:g} s"
-            innermost, cause = cause, _inner(cause)
-        text = getattr(innermost, "strerror", None) or str(innermost).rpartition(": ")[2]
-        return " ".join(str(text).split()) or type(innermost).__name__
 
 
 class DryRun:
@@ -225,6 +213,25 @@ class _Headers(AuthBase):
         for name, secret in self._login.headers().items():
             r.headers[name] = secret.reveal()
         return r
+
+
+def no_answer(error: BaseException, answer_s: float) -> str:
+    """Return why no answer came: the innermost cause of what requests raises, without the URL, which may hold secrets.
+
+    Args:
+        error: what was raised.
+        answer_s: seconds of silence after which the answer was given up.
+    """
+    cause: BaseException | None = error
+    innermost = error
+    while cause is not None:
+        if isinstance(cause, ReadTimeoutError):
+            return f"it took the request and was silent for {answer_s:g} s"
+        if isinstance(cause, ConnectTimeoutError) and not isinstance(cause, NewConnectionError):
+            return f"no connection within {CONNECT_S:g} s"
+        innermost, cause = cause, _inner(cause)
+    text = getattr(innermost, "strerror", None) or str(innermost).rpartition(": ")[2]
+    return " ".join(str(text).split()) or type(innermost).__name__
 
 
 def _inner(error: BaseException) -> BaseException | None:

@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.components.drift_settings import Method
 from driftline.components.kernel.feature_sums import FeatureSums
-from driftline.components.kernel.method import Method
 from driftline.components.kernel.spec import KernelSpec
 from driftline.components.kernel.sums import KernelSums
 from driftline.components.mmd.cross import CrossDecision, cross_test
@@ -65,6 +65,11 @@ class Outcome:
     interval: Interval | None
     discrimination: float
     approximation: float
+
+    @property
+    def permutations(self) -> int:
+        """Number of relabellings, B; 0 for the cross method."""
+        return len(self.permuted)
 
 
 Found = tuple[Outcome, NDArray[np.float64]]

@@ -14,6 +14,9 @@ VERSION = 2
 COMPARED = "compared"
 SKIPPED = "skipped"
 """What became of a run, its status: whether there was enough in both windows to compare."""
+DRIFT_FOUND = "drift found"
+NO_DRIFT_FOUND = "no drift found"
+"""What a run that compared something says, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class MovedText:
         id: the text's id in its dataset.
         sample: ``"reference"`` or ``"current"``, where the text stands.
         witness: mean kernel value with the reference minus that with the current sample, itself left out.
-        text: the text, or None where the dataset carries no text column.
+        text: the text, or None where the dataset does not carry the column, or the row has none.
     """
 
     id: str
@@ -150,6 +153,8 @@ class DriftResult:
         as_of: the moment that windows are relative to, ISO 8601 in UTC.
         report_uri: where the report is.
         status: ``"compared"``.
+        text_column: the column whose texts are shown; empty where there is none.
+        carried: names of the columns that either dataset carries.
     """
 
     created: str
@@ -180,11 +185,18 @@ class DriftResult:
     as_of: str = ""
     report_uri: str = ""
     status: str = COMPARED
+    text_column: str = ""
+    carried: tuple[str, ...] = ()
 
     @property
     def kernel(self) -> KernelFinding:
         """The leading kernel."""
         return self.kernels[self.leading]
+
+    @property
+    def verdict(self) -> str:
+        """What was found, in words."""
+        return DRIFT_FOUND if self.drift else NO_DRIFT_FOUND
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready values, headed by the format's name and version."""
@@ -202,6 +214,7 @@ class DriftResult:
         for side in ("reference", "current"):
             values[side] = SampleIdentity(**_with_tuple(values[side]))
         values["explained_variance_ratio"] = tuple(values["explained_variance_ratio"])
+        values["carried"] = tuple(values.get("carried", ()))
         values["kernels"] = tuple(KernelFinding(**kernel) for kernel in values["kernels"])
         interval = values["mmd2_interval"]
         values["mmd2_interval"] = None if interval is None else (float(interval[0]), float(interval[1]))

@@ -25,8 +25,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from driftline.components.drift_settings import check_combination
 from driftline.components.errors import UsageError
-from driftline.components.kernel.method import check_combination
 
 Array = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ def combine(values: ArrayLike, squares: ArrayLike, weights: ArrayLike, n: int, m
         weights: Q shares above 0 that sum to 1.
         n: rows of x.
         m: rows of y.
-        combination: one of ``driftline.components.kernel.method.COMBINATIONS``.
+        combination: one of ``driftline.components.drift_settings.COMBINATIONS``.
 
     Returns:
         (1 + B,) float64: larger means further apart. Only comparisons between labellings mean anything: the p-value is

@@ -19,12 +19,15 @@ from driftline.components.kernel.feature_sums import FeatureSums, combine_featur
 from driftline.components.kernel.step import stream_blocks
 from driftline.components.kernel.sums import PartialSums, combine
 from driftline.components.kernel.tasks import KernelPlan
+from driftline.components.mmd.figures import figures, figures_of_skipped
 from driftline.components.mmd.outcome import Found, Outcome, cross_outcome, exact_outcome, features_outcome
 from driftline.components.mmd.report.data import HistoryPoint, ReportData
 from driftline.components.mmd.report.render import render_report
 from driftline.components.mmd.report.skipped import render_skipped
 from driftline.components.mmd.result import (
     COMPARED,
+    DRIFT_FOUND,
+    NO_DRIFT_FOUND,
     SKIPPED,
     DriftResult,
     FoundWindow,
@@ -32,14 +35,12 @@ from driftline.components.mmd.result import (
     SkippedResult,
     StepTiming,
 )
-from driftline.components.projection.projected import ProjectedSample, Projection
 from driftline.components.random_bits import mixed_order
 from driftline.components.sampling.identity import Run
 from driftline.components.sampling.pooled import PooledSample
 from driftline.components.steps import Skipped, running
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.history import append_history, read_history
-from driftline.components.storage.outputs import HISTORY
 from driftline.components.storage.store import (
     create,
     join,
@@ -61,6 +62,7 @@ class Judged:
     """What the test step hands to the report step.
 
     Attributes:
+        plan: the pass whose sums were judged.
         outcome: what the test found.
         moved_rows: rows of the pooled sample with the lowest and the highest witness, ascending by witness.
         moved_witness: their witness values.
@@ -69,6 +71,7 @@ class Judged:
         seconds: how long the test took.
     """
 
+    plan: KernelPlan
     outcome: Outcome
     moved_rows: tuple[int, ...]
     moved_witness: tuple[float, ...]
@@ -77,18 +80,42 @@ class Judged:
     seconds: float
 
 
-def test(*, plan: str, combination: str, level: float, out: str, witness_out: str) -> None:
-    """Add up the kernel tasks' sums and decide at a level.
+class Verdict(NamedTuple):
+    """What a run comes to; the outputs of the test step.
+
+    Attributes:
+        drift: whether the window no longer looks like the reference.
+        p_value: 1 for a run that was skipped: it speaks for nothing.
+        mmd2: unbiased estimate of MMD²; 0 for a run that was skipped.
+        threshold: the statistic above which the test rejects; 0 for a run that was skipped.
+        verdict: ``"drift found"``, ``"no drift found"`` or ``"skipped"``.
+    """
+
+    drift: bool
+    p_value: float
+    mmd2: float
+    threshold: float
+    verdict: str
+
+
+class Tested(NamedTuple):
+    """What the test step returns: the verdict, and the figures to show beside it."""
+
+    verdict: Verdict
+    metrics: dict[str, float | str]
+
+
+def test(*, plan: str, out: str, witness_out: str) -> Tested:
+    """Add up the kernel tasks' sums and decide at the level that was asked for.
 
     Args:
         plan: path of the kernel plan's JSON.
-        combination: how the statistics of several kernels are combined.
-        level: accepted rate of false alarms, in (0, 1).
         out: path of the artifact to write.
         witness_out: path of the artifact with every row's witness, (N,) float32 in the order of the pooled sample.
     """
     with running("test", hands_on=(out, witness_out)) as clock:
         known = read_value(plan, KernelPlan)
+        pooled = known.sample.pooled
         seconds: list[float] = []
 
         def read() -> Iterator[PartialSums | FeatureSums]:
@@ -97,13 +124,13 @@ def test(*, plan: str, combination: str, level: float, out: str, witness_out: st
                 seconds.append(task.seconds)
                 yield task.sums
 
-        outcome, mixed = _found(known, read(), level, combination)
-        n, rows = known.spec.n, known.spec.grid.rows
-        scores = np.empty(rows)
-        scores[mixed_order(known.order_seed, 0, n)] = mixed[:n]
-        scores[mixed_order(known.order_seed, n, rows)] = mixed[n:]
+        outcome, mixed = _found(known, read(), pooled.settings.test_level, pooled.settings.kernel_combination)
+        scores = np.empty(pooled.rows)
+        scores[mixed_order(pooled.seed, 0, pooled.n)] = mixed[: pooled.n]
+        scores[mixed_order(pooled.seed, pooled.n, pooled.rows)] = mixed[pooled.n :]
         moved = extremes(scores, MOVED_TEXTS)
         tested = Judged(
+            plan=known,
             outcome=outcome,
             moved_rows=tuple(moved.tolist()),
             moved_witness=tuple(scores[moved].tolist()),
@@ -114,6 +141,11 @@ def test(*, plan: str, combination: str, level: float, out: str, witness_out: st
         write_value(out, tested)
         with create(witness_out) as file:
             np.save(file, scores.astype(np.float32), allow_pickle=False)
+        verdict = DRIFT_FOUND if outcome.rejected else NO_DRIFT_FOUND
+        clock.log("progress", verdict=verdict, p_value=outcome.p_value, statistic=outcome.statistic)
+        decided = Verdict(outcome.rejected, outcome.p_value, outcome.mmd2, outcome.threshold, verdict)
+        return Tested(decided, figures(outcome, pooled))
+    return Tested(Verdict(False, 1.0, 0.0, 0.0, SKIPPED), figures_of_skipped())
 
 
 test.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  # a step, not a test case
@@ -123,7 +155,7 @@ def _found(known: KernelPlan, parts: Iterable[PartialSums | FeatureSums], level:
     spec = known.spec
     if spec.choice.method == "features":
         sums = combine_features(spec.grid, (part for part in parts if isinstance(part, FeatureSums)))
-        dataset = EmbeddingsDataset.open(known.uri)
+        dataset = EmbeddingsDataset.open(known.sample.working_folder)
         features = spec.features(dataset.dimension)
 
         def rows_of(kernel: int) -> NDArray[np.float64]:
@@ -144,77 +176,42 @@ def extremes(scores: np.ndarray[Any, np.dtype[np.float64]], count: int) -> np.nd
     return np.concatenate([order[:count], order[len(order) - count :]])
 
 
-class Verdict(NamedTuple):
-    """What a run comes to; the outputs of its last step.
+class Reported(NamedTuple):
+    """What a run leaves for whoever acts on it; the outputs of the last step.
 
     Attributes:
         drift: whether the window no longer looks like the reference.
-        p_value: 1 for a run that was skipped: it speaks for nothing.
-        mmd2: unbiased estimate of MMD²; 0 for a run that was skipped.
-        threshold: the statistic above which the test rejects; 0 for a run that was skipped.
         report_uri: where the report is.
-        status: ``"compared"`` or ``"skipped"``.
     """
 
     drift: bool
-    p_value: float
-    mmd2: float
-    threshold: float
     report_uri: str
-    status: str
 
 
-class Reported(NamedTuple):
-    """What the last step returns: the verdict, and the numbers to show beside it."""
-
-    verdict: Verdict
-    metrics: dict[str, float]
-
-
-def report(
-    *,
-    sample: str,
-    projection: str,
-    projected: str,
-    plan: str,
-    outcome: str,
-    witness: str,
-    text_column: str,
-    history: str,
-    result_out: str,
-    report_out: str,
-) -> Reported:
+def report(*, outcome: str, witness: str, result_out: str, report_out: str) -> Reported:
     """Write the result, the report and the record in the history; empty the run's workspace.
 
     A run never writes over another's report: where there is one in its folder, it takes a folder of its own in there,
     named by its time and name. ``report.html``, ``result.json`` and ``witness.parquet`` lie together.
 
     Args:
-        sample: path of the pooled sample's JSON.
-        projection: path of the fitted projection's JSON.
-        projected: path of the projected sample's JSON.
-        plan: path of the kernel plan's JSON.
         outcome: path of the test's outcome.
         witness: path of every row's witness.
-        text_column: carried column that holds the texts to show.
-        history: folder of the history dataset, or empty for ``history`` below the run's base folder.
         result_out: path of the result artifact.
         report_out: path of the report artifact.
     """
     with running("report") as clock:
         try:
-            pooled = read_value(sample, PooledSample)
+            found = read_value(outcome, Judged)
         except Skipped as skipped:
-            verdict = _report_skipped(skipped, history, result_out, report_out)
-            clock.log("progress", status=SKIPPED, why=skipped.why, report=verdict.report_uri)
-            return Reported(verdict, {"skipped": 1.0})
-        fitted = read_value(projection, Projection)
-        seen = read_value(projected, ProjectedSample)
-        known = read_value(plan, KernelPlan)
-        found = read_value(outcome, Judged)
-        history = history or join(pooled.run.base, HISTORY)
+            place = _report_skipped(skipped, result_out, report_out)
+            clock.log("progress", status=SKIPPED, why=skipped.why, report=place)
+            return Reported(False, place)
+        seen = found.plan.sample
+        pooled = seen.pooled
+        history = pooled.run.history
         past = _history(history, pooled.run.id)  # before anything is written: one that cannot be read stops the run
-        folder, result = _claimed(pooled.run, _result(pooled, fitted, seen, known, found, text_column))
+        folder, result = _claimed(pooled.run, _result(found))
         record = _record(result)
         _append(history, record, folder)
         data = ReportData(
@@ -227,7 +224,7 @@ def report(
         )
         _write_report(result, render_report(data), result_out, report_out)
         _write_witness(join(folder, "witness.parquet"), pooled, witness)
-        remove_tree(seen.uri)  # last: until here a retry finds everything it needs
+        remove_tree(seen.working_folder)  # last: until here a retry finds everything it needs
         clock.log(
             "progress",
             status=COMPARED,
@@ -236,29 +233,11 @@ def report(
             statistic=result.statistic,
             report=result.report_uri,
         )
-    low, high = result.mmd2_interval or (result.mmd2, result.mmd2)
-    verdict = Verdict(result.drift, result.p_value, result.mmd2, result.threshold, result.report_uri, COMPARED)
-    return Reported(
-        verdict,
-        {
-            "drift": float(result.drift),
-            "statistic": result.statistic,
-            "mmd2": result.mmd2,
-            "discrimination": result.discrimination,
-            "p_value": result.p_value,
-            "threshold": result.threshold,
-            "level": result.level,
-            "reference_rows": float(result.reference.sampled),
-            "current_rows": float(result.current.sampled),
-            "permutations": float(result.permutations),
-            "mmd2_low": low,
-            "mmd2_high": high,
-        },
-    )
+    return Reported(result.drift, result.report_uri)
 
 
-def _report_skipped(skipped: Skipped, history: str, result_out: str, report_out: str) -> Verdict:
-    """Write result, report and record of a run that had not enough to compare."""
+def _report_skipped(skipped: Skipped, result_out: str, report_out: str) -> str:
+    """Write result, report and record of a run that had not enough to compare; return where the report is."""
     run = Run(**skipped.fields["run"])
     reference, current = (
         FoundWindow(side["uri"], side["asked"], side["rows"], tuple(side["missing"]))
@@ -266,9 +245,9 @@ def _report_skipped(skipped: Skipped, history: str, result_out: str, report_out:
     )
     result = SkippedResult(run.created, skipped.why, reference, current, run.id, run.job, run.as_of, report_uri="")
     folder, result = _claimed(run, result)
-    _append(history or join(run.base, HISTORY), result.to_json(), folder)
+    _append(run.history, result.to_json(), folder)
     _write_report(result, render_skipped(result), result_out, report_out)
-    return Verdict(False, 1.0, 0.0, 0.0, result.report_uri, SKIPPED)
+    return result.report_uri
 
 
 _AnyResult = TypeVar("_AnyResult", DriftResult, SkippedResult)
@@ -327,16 +306,11 @@ def _write_witness(uri: str, pooled: PooledSample, witness: str) -> None:
             first += len(ids)
 
 
-def _result(
-    pooled: PooledSample,
-    fitted: Projection,
-    seen: ProjectedSample,
-    known: KernelPlan,
-    found: Judged,
-    text_column: str,
-) -> DriftResult:
-    outcome = found.outcome
-    described = pooled.describe(found.moved_rows, text_column)
+def _result(found: Judged) -> DriftResult:
+    outcome, known = found.outcome, found.plan
+    seen = known.sample
+    pooled = seen.pooled
+    described = pooled.describe(found.moved_rows)
     moved = tuple(
         MovedText(identifier, "reference" if row < pooled.n else "current", score, text)
         for row, score, (identifier, text) in zip(found.moved_rows, found.moved_witness, described, strict=True)
@@ -366,7 +340,7 @@ def _result(
         moved=moved,
         steps=(
             StepTiming("sample", 1, pooled.seconds),
-            StepTiming("fit", 1, fitted.seconds),
+            StepTiming("fit", 1, seen.fit_seconds),
             StepTiming("project", 1, seen.seconds),
             StepTiming("plan", 1, known.seconds),
             StepTiming("kernel", found.kernel_tasks, found.kernel_seconds),
@@ -375,6 +349,8 @@ def _result(
         run=pooled.run.id,
         job=pooled.run.job,
         as_of=pooled.run.as_of,
+        text_column=pooled.text_column,
+        carried=pooled.carried,
     )
 
 

@@ -9,20 +9,24 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from driftline.components.errors import DataError, UsageError
-from driftline.components.kernel.bandwidth import MEDIAN, Bandwidth, scale_rows
-from driftline.components.kernel.engine import array_blocks, sum_tiles
-from driftline.components.kernel.feature_sums import feature_rows, sum_features
-from driftline.components.kernel.labellings import rank_of_threshold
-from driftline.components.kernel.method import (
+from driftline.components.drift_settings import (
     AUTO,
     DEFAULT_COMBINATION,
+    MEDIAN,
     SEARCH,
+    Bandwidth,
     Method,
     check_combination,
+    check_features,
+    check_kernel,
     check_method,
+    check_permutations,
 )
-from driftline.components.kernel.spec import KernelSpec, check_choice, settle
+from driftline.components.errors import DataError, UsageError
+from driftline.components.kernel.bandwidth import scale_rows
+from driftline.components.kernel.engine import array_blocks, sum_tiles
+from driftline.components.kernel.feature_sums import feature_rows, sum_features
+from driftline.components.kernel.spec import KernelSpec, settle
 from driftline.components.kernel.sums import combine
 from driftline.components.mmd.effect import Interval
 from driftline.components.mmd.outcome import Found, cross_outcome, exact_outcome, features_outcome
@@ -116,10 +120,10 @@ def two_sample_test(
         x: the reference, (n, d) with n ≥ 2, any real dtype; a vector (n,) is taken as (n, 1).
         y: the current sample, (m, d) with m ≥ 2.
         kernel: ``"search"``: kernels of several shapes and widths in one test; or one of
-            :data:`~driftline.components.kernel.functions.KERNEL_NAMES`.
+            :data:`~driftline.components.drift_settings.KERNELS`.
         bandwidth: of one kernel: ``"median"``, by its family's heuristic on the pooled sample, or γ itself, > 0.
         method: ``"exact"``, ``"cross"``, ``"features"``, or ``"auto"``: exact up to 200,000 rows, features beyond
-            (:mod:`driftline.components.kernel.method` says what each trades).
+            (:mod:`driftline.components.drift_settings` says what each trades).
         combination: how the kernels of a search are combined (:mod:`driftline.components.mmd.search`).
         permutations: number of random relabellings B; 1 / (B + 1) must not exceed ``level``.
         level: accepted rate of false alarms, in (0, 1).
@@ -221,13 +225,14 @@ def check_settings(
     kernel: str, gamma: str | float, method: str, combination: str, permutations: int, level: float, seed: int
 ) -> None:
     """Raise UsageError for the first setting of a test that is out of range."""
-    check_choice(kernel, gamma)
+    check_kernel(kernel, gamma)
     check_method(method)
+    check_features(kernel, method)
     check_combination(combination)
     for name, value in (("permutations", permutations), ("seed", seed)):
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise UsageError(f"{name}: expected a whole number, got {value!r}")
-    rank_of_threshold(permutations, level)
+    check_permutations(permutations, level)
     check_seed(seed)
 
 

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from driftline.components.projection.pca import PCA
+from driftline.components.sampling.pooled import PooledSample
 
 PICTURE_AXES = 2
 
@@ -56,28 +57,27 @@ class ProjectedSample:
     """The pooled sample in the coordinates that the test sees.
 
     Attributes:
-        uri: an embeddings dataset of float32 vectors, the reference's rows first, those of each sample in mixed order
-            (:func:`driftline.components.random_bits.mixed_order`); a row's id is its number in the pooled sample.
-        order_seed: seed of the mixed order.
-        n: rows of the reference.
-        rows: rows of the pooled sample, N.
+        pooled: the sample itself.
+        working_folder: an embeddings dataset of float32 vectors, the reference's rows first, those of each sample in
+            mixed order (:func:`driftline.components.random_bits.mixed_order`) by the run's seed; a row's id is its
+            number in the pooled sample. The report removes it.
         largest_norm: largest Euclidean norm of a projected vector.
         components: dimensions kept by the projection; 0 where vectors are whole.
         explained_variance_ratio: share of the pooled variance along each kept dimension.
         picture_explained_variance_ratio: the same for the axes of the picture.
         reference_points: (p, 1 or 2) coordinates of some rows of the reference along the axes of the picture.
         current_points: the same for the current window.
+        fit_seconds: how long the fit took.
         seconds: how long the projection took.
     """
 
-    uri: str
-    order_seed: int
-    n: int
-    rows: int
+    pooled: PooledSample
+    working_folder: str
     largest_norm: float
     components: int
     explained_variance_ratio: tuple[float, ...]
     picture_explained_variance_ratio: tuple[float, ...]
     reference_points: tuple[tuple[float, ...], ...]
     current_points: tuple[tuple[float, ...], ...]
+    fit_seconds: float
     seconds: float

@@ -10,11 +10,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError
-from driftline.components.projection.pca import PCA, check_components, gather
+from driftline.components.projection.pca import PCA, gather
 from driftline.components.projection.projected import PICTURE_AXES, ProjectedSample, Projection
 from driftline.components.random_bits import MIXED_ROWS, SAMPLE_PICTURE, choose_rows, mixed_order
 from driftline.components.sampling.pooled import PooledSample
-from driftline.components.steps import StepClock, check_whole, running
+from driftline.components.steps import StepClock, running
 from driftline.components.storage.dataset import write_manifest, write_shard
 from driftline.components.storage.manifest import Manifest, Shard
 from driftline.components.storage.outputs import WORK
@@ -26,19 +26,16 @@ PICTURE_POINTS = 1000
 """Points of each sample that the report draws."""
 
 
-def fit(*, sample: str, components: int, out: str) -> None:
+def fit(*, sample: str, out: str) -> None:
     """Fit a PCA on the pooled sample, which is symmetric in the two sides and so keeps the test exact.
 
     Args:
         sample: path of the pooled sample's JSON.
-        components: dimensions to keep; 0 to compare whole vectors.
         out: path of the artifact to write.
     """
     with running("fit", hands_on=(out,)) as clock, waits_logged(clock):
         pooled = read_value(sample, PooledSample)
-        check_whole(components=components)
-        if components:
-            check_components(components, dimension=pooled.dimension, rows=pooled.rows)
+        components = pooled.settings.pca_components
         moments = gather(_vectors(pooled, clock))
         axes = max(components, min(PICTURE_AXES, pooled.dimension, pooled.rows - 1))
         write_value(out, Projection.of(PCA.fit(moments, axes), components, clock.seconds))
@@ -66,16 +63,15 @@ def project(*, sample: str, projection: str, out: str) -> None:
             Manifest(model, pooled.run.id, dimension, normalized=False, dtype="float32", columns=(), shards=shards),
         )
         projected = ProjectedSample(
-            uri=uri,
-            order_seed=pooled.seed,
-            n=pooled.n,
-            rows=pooled.rows,
+            pooled=pooled,
+            working_folder=uri,
             largest_norm=writer.largest_norm,
             components=fitted.components,
             explained_variance_ratio=fitted.explained_variance_ratio[: fitted.components],
             picture_explained_variance_ratio=fitted.explained_variance_ratio[:PICTURE_AXES],
             reference_points=_picture(writer.pictures, pooled.seed, 0, pooled.n),
             current_points=_picture(writer.pictures, pooled.seed, pooled.n, pooled.rows),
+            fit_seconds=fitted.seconds,
             seconds=clock.seconds,
         )
         write_value(out, projected)

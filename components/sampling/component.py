@@ -10,36 +10,68 @@ from driftline.components.declaration import component
 def sample(
     reference: str,
     current: str,
-    out: str,
+    output_folder: str,
     pooled_sample: dsl.Output[PooledSample],
-    size: int = 0,
+    output_history: str = "",
+    window_as_of: str = "",
+    window_max_rows: int = 0,
+    window_min_rows: int = 0,
+    window_when_small: str = "skip",
+    window_when_partial: str = "compare",
+    pca_components: int = 32,
+    kernel: str = "search",
+    kernel_gamma: str = "median",
+    kernel_combination: str = "studentised",
+    kernel_tasks: int = 8,
+    test_method: str = "auto",
+    test_permutations: int = 500,
+    test_level: float = 0.05,
     seed: int = 0,
-    as_of: str = "",
-    min_rows: int = 0,
-    when_small: str = "skip",
-    when_partial: str = "compare",
+    text_column: str = "",
+    notify_url: str = "",
     job: str = "",
 ):
-    """Resolve the windows of a drift run, check that they can be compared, and choose the rows.
+    """Check all settings of a drift run, resolve its windows, and choose the rows to compare.
+
+    What is asked of later steps is said here, once: they read it from what they are handed. A setting that is empty,
+    or 0 where 0 means nothing, is the default.
 
     Args:
-        reference: Embeddings dataset that the stream used to look like; a gs:// or local folder. Below a folder by date
-            also a window, such as date=-8d..-2d, in UTC and relative to as_of.
-        current: Embeddings dataset or window to compare with it, such as date=yesterday or hour=-24h..-1h.
-        out: Folder of the run, gs:// or shared by all pods: its report, and its working files. {date}, {hour} and {run}
-            in it are those of as_of and of the run.
-        size: At most this many rows of each, chosen by the seed; 0 for all.
-        seed: Seed of the run.
-        as_of: The moment that windows are relative to, an ISO 8601 date or time; empty for now.
-        min_rows: Rows that each side must have to be compared; 0 for the least that a test takes.
-        when_small: What becomes of a run with an empty window or one of fewer rows, skip or refuse.
-        when_partial: What becomes of a run with a window that lacks some of its days, compare, skip or refuse.
+        reference: Embeddings dataset that the stream used to look like, a gs:// or local folder; or a window of a
+            folder by date, such as gs://lake/reviews/date=-8d..-2d, in UTC and relative to window_as_of.
+        current: Embeddings dataset or window to compare with it, such as gs://lake/reviews/date=yesterday or
+            gs://lake/reviews/hour=-24h..-1h.
+        output_folder: Folder for the report and, while it runs, working files, gs:// or shared by all pods. {date},
+            {hour} and {run} in it are those of window_as_of and of the run.
+        output_history: Folder of past results for the trend; empty for the folder history below output_folder, before
+            any placeholder.
+        window_as_of: The moment that windows are relative to, an ISO 8601 date or time; empty for now.
+        window_max_rows: At most this many rows of each window, chosen by the seed; 0 for all.
+        window_min_rows: Rows that each window must have to be compared; 0 for the least that a test takes.
+        window_when_small: What becomes of a run with an empty window or one of fewer rows, skip or refuse.
+        window_when_partial: What becomes of a run with a window that lacks some of its days, compare, skip or refuse.
+        pca_components: Principal components to compare; 0 for whole vectors.
+        kernel: Name of a kernel (rbf, laplace, laplace-l1, imq, rq, linear, polynomial), or search for kernels of
+            several shapes and widths in one test.
+        kernel_gamma: Inverse squared length scale of one kernel, a number above 0, or median.
+        kernel_combination: How the kernels of a search are combined: studentised, fuse (MMD-FUSE) or agg (MMDAgg).
+        kernel_tasks: Tasks to share the kernel matrix among, 200 at most; 0 for 8.
+        test_method: exact, cross (half of the pairs, no permutations), features (time linear in the rows), or auto.
+        test_permutations: Random relabellings behind the p-value; 0 for 500.
+        test_level: Accepted rate of false alarms, between 0 and 1; 0 for 0.05.
+        seed: Seed of sampling and relabelling.
+        text_column: Carried column that holds the texts to show in the report; empty for text, where it is carried.
+        notify_url: URL that is told of drift, to be checked here; empty for none.
         job: The backend's name for the run, which fills {run}.
-        pooled_sample: Which rows of which datasets, as JSON.
+        pooled_sample: Which rows of which datasets are compared, and how, as JSON.
     """
     from driftline.components.sampling import step
 
     step.run(
-        reference=reference, current=current, out=out, size=size, seed=seed, as_of=as_of, min_rows=min_rows,
-        when_small=when_small, when_partial=when_partial, job=job, sample_out=pooled_sample.path,
+        reference=reference, current=current, out=output_folder, sample_out=pooled_sample.path, notify_url=notify_url,
+        job=job, output_history=output_history, window_as_of=window_as_of, window_max_rows=window_max_rows,
+        window_min_rows=window_min_rows, window_when_small=window_when_small, window_when_partial=window_when_partial,
+        pca_components=pca_components, kernel=kernel, kernel_gamma=kernel_gamma, kernel_combination=kernel_combination,
+        kernel_tasks=kernel_tasks, test_method=test_method, test_permutations=test_permutations,
+        test_level=test_level, seed=seed, text_column=text_column,
     )  # fmt: skip

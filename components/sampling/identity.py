@@ -14,8 +14,9 @@ class Run:
         job: the backend's name for it: a Kubeflow run may hold several drift runs. Empty where it was not told.
         created: when it began, ISO 8601 in UTC.
         as_of: the moment that its windows are relative to, ISO 8601 in UTC.
-        base: the folder of its working files and, unless told otherwise, of the history; a schedule's runs share it.
+        base: the folder of its working files; a schedule's runs share it.
         folder: the folder of its report, which may be the same.
+        history: the folder of the records of past runs, and of its own.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Run:
     as_of: str
     base: str
     folder: str
+    history: str
 
 
 @dataclass(frozen=True, slots=True)

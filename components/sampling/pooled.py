@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.errors import DataError
+from driftline.components.drift_settings import DriftSettings
+from driftline.components.errors import DataError, UsageError
 from driftline.components.random_bits import SAMPLE_CURRENT, SAMPLE_REFERENCE, choose_rows
 from driftline.components.sampling.identity import Run, SampleIdentity
 from driftline.components.storage.dataset import EmbeddingsDataset
 
+TEXT_COLUMN = "text"
+"""Column whose texts are shown unless another is asked for."""
 BATCH_ROWS = 4096
 """Rows of a batch. It is fixed, so that sums over batches do not depend on how a dataset is cut into shards."""
 
@@ -23,17 +26,26 @@ class PooledSample:
 
     Attributes:
         run: the run that it is of.
-        seed: seed of the sampling.
+        settings: what was asked of it.
         reference: the side whose rows come first.
         current: the side whose rows follow.
+        text_column: carried column that holds the texts to show; empty where there is none.
+        carried: all columns that either side carries.
         seconds: how long the sampling took.
     """
 
     run: Run
-    seed: int
+    settings: DriftSettings
     reference: SampleIdentity
     current: SampleIdentity
+    text_column: str
+    carried: tuple[str, ...]
     seconds: float
+
+    @property
+    def seed(self) -> int:
+        """Seed of the sampling."""
+        return self.settings.seed
 
     @property
     def n(self) -> int:
@@ -68,34 +80,36 @@ class PooledSample:
             for batch in _open(side).batches(columns=("id",), rows=chosen, batch_rows=16 * BATCH_ROWS):
                 yield batch.ids
 
-    def describe(self, rows: Sequence[int], text_column: str = "text") -> list[tuple[str, str | None]]:
-        """Return (id, text) of a few pooled rows, in the order asked; text is None where the dataset has none."""
+    def describe(self, rows: Sequence[int]) -> list[tuple[str, str | None]]:
+        """Return (id, text) of a few pooled rows, in the order asked; text is None where the dataset carries none."""
         found: dict[int, tuple[str, str | None]] = {}
         first = 0
         for side, chosen in self.sides():
             wanted = [row for row in rows if first <= row < first + side.sampled]
             places = [row - first if chosen is None else int(chosen[row - first]) for row in wanted]
             if wanted:
-                table = _open(side).take(places, ["id", text_column])
-                texts = table[text_column].to_pylist() if text_column in table.column_names else [None] * len(wanted)
+                table = _open(side).take(places, ["id", self.text_column] if self.text_column else ["id"])
+                there = self.text_column in table.column_names
+                values = table[self.text_column].to_pylist() if there else [None] * len(wanted)
+                texts = [None if value is None else str(value) for value in values]  # a carried column may hold numbers
                 found.update(zip(wanted, zip(table["id"].to_pylist(), texts, strict=True), strict=True))
             first += side.sampled
         return [found[row] for row in rows]
 
 
-def pair(run: Run, reference: EmbeddingsDataset, current: EmbeddingsDataset, size: int, seed: int) -> PooledSample:
+def pair(run: Run, settings: DriftSettings, reference: EmbeddingsDataset, current: EmbeddingsDataset) -> PooledSample:
     """Choose the rows to compare.
 
     Args:
         run: the run that they are for.
+        settings: what is asked of it.
         reference: the dataset that the stream used to look like.
         current: the window to compare with it.
-        size: at most this many rows of each; 0 for all.
-        seed: seed of the choice.
 
     Raises:
         DataError: the two were embedded by different models or revisions, differ in dimension or normalisation,
             or hold fewer than two rows.
+        UsageError: the settings do not go with so many rows, or ask for a column that is not carried.
     """
     for dataset in (reference, current):
         if dataset.rows < 2:
@@ -114,6 +128,7 @@ def pair(run: Run, reference: EmbeddingsDataset, current: EmbeddingsDataset, siz
 
     def side(dataset: EmbeddingsDataset) -> SampleIdentity:
         manifest = dataset.manifest
+        size = settings.window_max_rows
         sampled = min(size, dataset.rows) if size else dataset.rows
         return SampleIdentity(
             dataset.uri,
@@ -125,7 +140,23 @@ def pair(run: Run, reference: EmbeddingsDataset, current: EmbeddingsDataset, siz
             sampled,
         )
 
-    return PooledSample(run, seed, side(reference), side(current), 0.0)
+    sample = PooledSample(
+        run, settings, side(reference), side(current), _text_column(settings.text_column, reference, current),
+        tuple(dict.fromkeys([*ours.columns, *theirs.columns])), 0.0,
+    )  # fmt: skip
+    settings.check_for(sample.n, sample.rows - sample.n, sample.dimension)
+    return sample
+
+
+def _text_column(asked: str, *sides: EmbeddingsDataset) -> str:
+    """Return the column that holds the texts to show: what was asked for, which must be there, or `text` if it is."""
+    if not asked:
+        return TEXT_COLUMN if any(TEXT_COLUMN in side.manifest.columns for side in sides) else ""
+    for side in sides:
+        if asked not in side.manifest.columns:
+            there = ", ".join(side.manifest.columns) or "none beside ids and vectors"
+            raise UsageError(f"text_column: no column {asked!r} is there; columns: {there}; in {side.uri}")
+    return asked
 
 
 def _open(side: SampleIdentity) -> EmbeddingsDataset:

@@ -1,4 +1,4 @@
-"""The first step of a drift run: its windows become datasets, which are checked, and its rows are chosen."""
+"""The first step of a drift run: its settings are checked, its windows become datasets, and its rows are chosen."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from driftline.components.checks import REFUSE, SKIP, in_pipelines
+from driftline.components.drift_settings import COMPARE, IN_PIPELINES, DriftSettings
 from driftline.components.errors import DataError, UsageError
-from driftline.components.random_bits import check_seed
+from driftline.components.events import check_notify_url
 from driftline.components.sampling.identity import Run
 from driftline.components.sampling.pooled import pair
-from driftline.components.steps import REFUSE, SKIP, Skipped, check_whole, running
+from driftline.components.steps import Skipped, running
 from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.outputs import OutputPlace, sweep_work
+from driftline.components.storage.history import read_history
+from driftline.components.storage.location import is_gcs
+from driftline.components.storage.outputs import HISTORY, WORK, OutputPlace, sweep_work
+from driftline.components.storage.store import join
 from driftline.components.storage.values import write_value
 from driftline.components.storage.windows import EmptyWindow, Window, missing_parts, open_window, parse_as_of, window_of
+from driftline.components.storage.writable import check_writable
 
 _LEAST_ROWS: Final = 2  # a sample of one text has no spread
-COMPARE: Final = "compare"
-
 _NAMED: Final = 3  # missing days or hours that a message names
 
 
@@ -40,57 +44,39 @@ class _Side:
 
 
 def run(
-    *,
-    reference: str,
-    current: str,
-    out: str,
-    sample_out: str,
-    size: int = 0,
-    seed: int = 0,
-    as_of: str = "",
-    min_rows: int = 0,
-    when_small: str = SKIP,
-    when_partial: str = COMPARE,
-    job: str = "",
+    *, reference: str, current: str, out: str, sample_out: str, notify_url: str = "", job: str = "", **settings: object
 ) -> None:
-    """Resolve and open both windows, check that they can be compared, choose rows and write the pooled sample as JSON.
+    """Check all settings of the run, open both windows, choose rows and write the pooled sample as JSON.
 
-    What earlier runs with this `out` left behind when they failed is removed, a week after they last wrote.
+    Whatever can be refused before there is work to be done is refused here: settings that later steps use, columns,
+    and folders that cannot be read or written. What earlier runs with this `out` left behind when they failed is
+    removed, a week after they last wrote.
 
     Args:
         reference: the embeddings dataset that the stream used to look like, or a window.
         current: the embeddings dataset or window to compare with it.
         out: folder of the run, with or without placeholders.
         sample_out: path of the artifact to write.
-        size: at most this many rows of each, chosen by the seed; 0 for all.
-        seed: seed of the run.
-        as_of: the moment that windows are relative to; empty for now.
-        min_rows: rows that either side must have to be compared; 0 for the least that a test takes.
-        when_small: what becomes of an empty window, or one of fewer rows: ``"skip"`` or ``"refuse"``.
-        when_partial: what becomes of a window that lacks some of its days or hours: ``"compare"``, ``"skip"`` or
-            ``"refuse"``.
+        notify_url: where drift is to be told, to be looked at; empty for nowhere.
         job: the backend's name for the run.
+        settings: of :class:`~driftline.components.drift_settings.DriftSettings`.
 
     Raises:
         UsageError: a setting is out of range.
         DataError: the two cannot be compared, or a window is to be refused.
-        StorageError: something cannot be read.
+        StorageError: something cannot be read or written.
     """
     with running("sample", hands_on=(sample_out,)) as clock:
-        check_size(size)
-        check_seed(seed)
-        check_windows(min_rows, when_small, when_partial)
+        asked = DriftSettings.of(**settings)
+        check_notify_url(notify_url)
+        for name, place in (("reference", reference), ("current", current), ("output_folder", out)):
+            if not place.strip():
+                raise UsageError(f"{name}: expected a folder, local or gs://, got nothing")
         now = datetime.now(UTC)
-        moment = parse_as_of(as_of, now)
-        place = OutputPlace.of(out)
-        this = Run(
-            id=uuid.uuid4().hex,
-            job=job,
-            created=now.isoformat(timespec="seconds"),
-            as_of=moment.isoformat(timespec="seconds"),
-            base=place.base,
-            folder=place.folder(moment, job),
-        )
+        with in_pipelines(IN_PIPELINES):
+            moment = parse_as_of(asked.window_as_of, now)
+            this = _named_run(out, asked, moment, now, job)
+        check_writable(join(this.base, WORK, this.id))
         clock.log("progress", run=this.id, job=this.job, as_of=this.as_of, out=this.folder)
         windows = window_of(reference, moment), window_of(current, moment)
         swept = sweep_work(this.base, this.id, now)
@@ -100,7 +86,7 @@ def run(
         for side in sides:
             clock.log("progress", side=side.name, asked=side.window.asked, window=side.window.uri, rows=side.rows,
                       missing=list(side.missing))  # fmt: skip
-        judged = [_judged(side, min_rows, when_small, when_partial) for side in sides]
+        judged = [_judged(side, asked) for side in sides]
         for why, outcome in judged:
             if outcome == REFUSE:
                 raise DataError(why)
@@ -109,8 +95,11 @@ def run(
                 raise Skipped(why, _fields(this, sides))
             if why:
                 clock.log("progress", partial=why)
+        read_history(this.history)  # one that cannot be read would stop the last step
+        if not is_gcs(this.history):  # a bucket of records may well be one that nothing is removed from
+            check_writable(this.history)
         datasets = [side.dataset for side in sides if side.dataset is not None]
-        sample = pair(this, datasets[0], datasets[1], size, seed)
+        sample = pair(this, asked, datasets[0], datasets[1])
         known = [
             dataclasses.replace(identity, asked=side.window.asked, missing=side.missing)
             for identity, side in zip((sample.reference, sample.current), sides, strict=True)
@@ -118,6 +107,20 @@ def run(
         write_value(
             sample_out, dataclasses.replace(sample, reference=known[0], current=known[1], seconds=clock.seconds)
         )
+
+
+def _named_run(out: str, asked: DriftSettings, moment: datetime, now: datetime, job: str) -> Run:
+    """Name a run, and the folders that it will write to."""
+    place = OutputPlace.of(out)
+    return Run(
+        id=uuid.uuid4().hex,
+        job=job,
+        created=now.isoformat(timespec="seconds"),
+        as_of=moment.isoformat(timespec="seconds"),
+        base=place.base,
+        folder=place.folder(moment, job),
+        history=join(asked.output_history or join(place.base, HISTORY)),
+    )
 
 
 def _opened(name: str, window: Window) -> _Side:
@@ -128,18 +131,19 @@ def _opened(name: str, window: Window) -> _Side:
     return _Side(name, window, dataset, missing_parts(window, dataset))
 
 
-def _judged(side: _Side, min_rows: int, when_small: str, when_partial: str) -> tuple[str, str]:
+def _judged(side: _Side, asked: DriftSettings) -> tuple[str, str]:
     """Return what is to be said of a side, if anything, and what becomes of the run."""
     what = f"{side.name} {side.window.uri}"
     if side.dataset is None:
-        return f"{what}: the window is empty", when_small
-    least = max(min_rows, _LEAST_ROWS)
+        return f"{what}: the window is empty", asked.window_when_small
+    least = max(asked.window_min_rows, _LEAST_ROWS)
     # A dataset that is no window never becomes larger by waiting: that it holds too little is an error, said elsewhere.
-    if side.rows < (least if side.window.ranged else min_rows):
-        return f"{what}: {side.rows} rows, of the {least} that a comparison is to have", when_small
+    if side.rows < (least if side.window.ranged else asked.window_min_rows):
+        return f"{what}: {side.rows} rows, of the {least} that a comparison is to have", asked.window_when_small
     if side.missing:
         named = ", ".join(side.missing[:_NAMED]) + (", …" if len(side.missing) > _NAMED else "")
-        return f"{what}: {len(side.missing)} of {len(side.window.expected)} parts are missing: {named}", when_partial
+        missing = f"{len(side.missing)} of {len(side.window.expected)} parts are missing: {named}"
+        return f"{what}: {missing}", asked.window_when_partial
     return "", COMPARE
 
 
@@ -155,23 +159,3 @@ def _fields(this: Run, sides: tuple[_Side, _Side]) -> Mapping[str, object]:
         for side in sides
     }
     return {"run": dataclasses.asdict(this), **told}
-
-
-def check_size(size: int) -> None:
-    """Raise UsageError for a sample size that leaves nothing to compare."""
-    check_whole(sample=size)
-    if size < 0 or size == 1:
-        raise UsageError(f"sample: expected at least 2 rows of each dataset, or 0 for all, got {size}")
-
-
-def check_windows(min_rows: int, when_small: str, when_partial: str) -> None:
-    """Raise UsageError for settings of windows that mean nothing."""
-    check_whole(min_rows=min_rows)
-    if min_rows < 0:
-        raise UsageError(f"min_rows: expected 0 or more, got {min_rows}")
-    for name, value, allowed in (
-        ("when_small", when_small, (SKIP, REFUSE)),
-        ("when_partial", when_partial, (COMPARE, SKIP, REFUSE)),
-    ):
-        if value not in allowed:
-            raise UsageError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")

@@ -13,9 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from driftline.components.errors import DataError
 from driftline.components.storage.text_compare import meets
-from driftline.components.storage.text_rows import Cells
+from driftline.components.storage.text_rows import Cells, NoTime
 from driftline.components.storage.text_selection import Condition, TextSelection
 from driftline.components.storage.text_times import within
 
@@ -81,9 +80,10 @@ class SelectionFilter:
         if unread.any():
             row = int(np.argmax(unread))
             shown = next((repr(value.as_py())[:60] for values in cells if (value := values[row]).is_valid), "null")
-            raise DataError(
-                f"{place(row)} {shown} is not a time, which since and until need; give an ISO 8601 date or date-time, "
-                "or seconds or milliseconds since 1970, or remove the row"
+            raise NoTime(
+                f"{place(row)} {shown} is not a time, which a window needs; give an ISO 8601 date or date-time, "
+                "or seconds or milliseconds since 1970, or remove the row",
+                self._time_column,
             )
         return inside
 

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from driftline.components.errors import DataError
@@ -22,11 +23,13 @@ from driftline.components.storage.text_rows import (
     BATCH_BYTES,
     RESERVED,
     Carried,
+    NoTime,
     Projection,
     RowBatch,
     Start,
     TextColumns,
     check_names,
+    no_column,
 )
 
 # An escaped half of a surrogate pair: valid in pairs only, which json.loads does not demand.
@@ -131,7 +134,7 @@ class JsonlTexts:
 
     def _row_batch(self, gathered: _Gathered, *, sought: bool) -> RowBatch:
         count, first = len(gathered.records), gathered.first
-        taken = self._projection.taken(self._uri, first, count, lambda name: self._cells(gathered.records, name))
+        taken = self._taken(gathered.records, first)
         rows = np.arange(count) if taken is None else np.flatnonzero(taken)
         chosen: list[int] = rows.tolist()
         records = [gathered.records[row] for row in chosen]
@@ -154,6 +157,15 @@ class JsonlTexts:
             mended={name: np.isin(rows, indices) for name, indices in gathered.mended.items()},
             offsets=gathered.offsets if sought else None,
         )
+
+    def _taken(self, records: list[Record], first: int) -> npt.NDArray[np.bool_] | None:
+        try:
+            return self._projection.taken(self._uri, first, len(records), lambda name: self._cells(records, name))
+        except NoTime as error:
+            if error.column in self._looked_at:
+                raise
+            # No row so far has the column: its name is wrong, not the row.
+            raise no_column(self._uri, "time", error.column, list(records[0])) from error
 
     def _cells(self, records: list[Record], name: str) -> tuple[pa.Array, ...]:
         if name not in self._looked_at:

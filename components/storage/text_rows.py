@@ -53,6 +53,18 @@ Cells = tuple[pa.Array, ...]
 Parquet and CSV give one array, JSONL as many as there are kinds among the rows."""
 
 
+class NoTime(DataError):  # noqa: N818 - named for what it is: the column may not be there at all
+    """A cell holds no time where one is needed.
+
+    Attributes:
+        column: The column.
+    """
+
+    def __init__(self, message: str, column: str) -> None:
+        super().__init__(message)
+        self.column = column
+
+
 class RowFilter(Protocol):
     """Says which rows a selection takes."""
 
@@ -170,6 +182,12 @@ class TextReader(Protocol):
         ...
 
 
+def no_column(uri: str, role: str, name: str, present: Sequence[str]) -> DataError:
+    """Return the error of a column that is asked for and is not there, with those that are."""
+    listed = ", ".join(repr(other) for other in present[:20]) or "none"
+    return DataError(f"{uri}: there is no column {name!r} for the {role}; name one of the columns present: {listed}")
+
+
 def check_names(uri: str, columns: TextColumns, present: Sequence[str]) -> None:
     """Check that the two columns are there, and that no other one is in the way.
 
@@ -178,10 +196,7 @@ def check_names(uri: str, columns: TextColumns, present: Sequence[str]) -> None:
     """
     for role, name in (("id", columns.id), ("text", columns.text)):
         if name not in present:
-            listed = ", ".join(repr(other) for other in present[:20]) or "none"
-            raise DataError(
-                f"{uri}: there is no column {name!r} for the {role}; name one of the columns present: {listed}"
-            )
+            raise no_column(uri, role, name, present)
     for name in present:
         if present.count(name) > 1:
             raise DataError(f"{uri}: there are several columns {name!r}; give each column its own name")

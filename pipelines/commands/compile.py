@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NONE: Final = "none"
 FAN_OUTS: Final = ("embed", "kernels")
 PIPELINE_FILE: Final = "driftline-{}.yaml"  # the UI takes a file's name, up to the first dot, as the pipeline's
+PAGE_FILE: Final = "driftline-{}.md"
 KUBERNETES: Final = "kubernetes"
 
 
@@ -69,7 +70,9 @@ def _object_name(context: click.Context, parameter: click.Parameter, value: str)
 @click.command("compile")
 @click.argument("name", required=False, metavar="[PIPELINE_OR_COMPONENT]")
 @click.option("--out", required=True, metavar="FILE", help="YAML file to write; with --all a folder.")
-@click.option("--all", "everything", is_flag=True, help="Compile both pipelines and every component.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Compile both pipelines, with a page on each, and every component."
+)
 @click.option("--profile", "profile_file", metavar="FILE", help="What the cluster needs, as YAML; see the README.")
 @click.option(
     "--image",
@@ -100,6 +103,12 @@ def _object_name(context: click.Context, parameter: click.Parameter, value: str)
     help="Persistent volume claim in which models from gs:// are kept between tasks and runs.",
 )
 @click.option(
+    "--choices",
+    is_flag=True,
+    help="Offer a pipeline's settings that are words to choose from, in Kubeflow's form; KFP before 2.16 refuses the "
+    "file.",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(["pipeline", KUBERNETES]),
@@ -124,6 +133,7 @@ def compile_(
     gpu: tuple[str, ...],
     node_selector: dict[str, str],
     model_claim: str,
+    choices: bool,
     form: str,
     namespace: str,
     version_name: str,
@@ -145,10 +155,14 @@ def compile_(
             f"{', '.join(COMPONENTS)}"
         )
     _check_format(form, namespace, version_name, "--all" if everything else name)
+    if choices and not everything and name not in PIPELINES:
+        raise UsageError(
+            f"--choices: expected a pipeline, {' or '.join(PIPELINES)}; {name} is a component, without a form"
+        )
     options = _Options(images, frozenset(gpu), node_selector, model_claim)
     profile = _profile(profile_file, options)
     names = [*PIPELINES, *COMPONENTS] if everything else [name]
-    pipelines = {one: compiled.compile_pipeline(one, profile) for one in names if one in PIPELINES}
+    pipelines = {one: compiled.compile_pipeline(one, profile, choices=choices) for one in names if one in PIPELINES}
     components = {one: compiled.compile_component(one, profile) for one in names if one in COMPONENTS}
     _check_effect("what is compiled" if everything else name, options, pipelines, components)
     if not pipelines and profile_file is not None and COMPONENTS[name].image not in profile.images:
@@ -157,9 +171,13 @@ def compile_(
             "its image only"
         )
     if form == KUBERNETES:
-        pipelines[name] = compiled.compile_objects(name, profile, namespace=namespace, version_name=version_name)
+        pipelines[name] = compiled.compile_objects(
+            name, profile, namespace=namespace, version_name=version_name, choices=choices
+        )
     files = {PIPELINE_FILE.format(one): text for one, text in pipelines.items()}
     files |= {f"{one}.yaml": text for one, text in components.items()}
+    if everything:
+        files |= {PAGE_FILE.format(one): compiled.explain(one, text) for one, text in pipelines.items()}
     for file, text in files.items():
         place = join(out, file) if everything else out
         write_bytes(place, text.encode())

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import click
-
-from driftline.components.errors import UsageError
 
 if TYPE_CHECKING:
     from driftline.components.mmd.result import DriftResult, SkippedResult
@@ -77,8 +76,8 @@ DRIFT_FOUND: Final = 3
     help="Principal components to compare; 0 for whole vectors.",
 )
 @click.option(
-    "--sample",
-    type=int,
+    "--max-rows",
+    type=click.IntRange(min=0),
     default=0,
     metavar="N",
     help="At most N rows of each dataset, chosen by the seed; all where 0.  [default: 0]",
@@ -94,9 +93,9 @@ DRIFT_FOUND: Final = 3
 @click.option("--seed", type=int, default=0, show_default=True, metavar="S", help="Seed of sampling and relabelling.")
 @click.option(
     "--text-column",
-    default="text",
-    show_default=True,
-    help="Carried column that holds the texts to show in the report.",
+    default="",
+    metavar="NAME",
+    help="Carried column that holds the texts to show in the report.  [default: text, where it is carried]",
 )
 @click.option(
     "--history",
@@ -140,7 +139,7 @@ def drift(
     combination: str,
     method: str,
     components: int,
-    sample: int,
+    max_rows: int,
     tasks: int,
     seed: int,
     text_column: str,
@@ -156,34 +155,35 @@ def drift(
     Runs the drift pipeline on this machine, the same that `driftline compile drift` writes for a cluster. Exit
     status: 0 no drift, or skipped since a window held too little; 3 drift.
     """
+    from driftline.components.checks import in_options
+    from driftline.components.drift_settings import IN_PIPELINES, DriftSettings
     from driftline.components.mmd.result import SkippedResult
     from driftline.components.mmd.two_sample import check_settings
-    from driftline.components.sampling.step import check_size
-    from driftline.pipelines.runs import DriftSettings, absolute, run_drift
+    from driftline.components.storage.windows import parse_as_of
+    from driftline.pipelines.runs import absolute, run_drift
 
     check_settings(kernel, gamma, method, combination, permutations, level, seed)
-    check_size(sample)
-    if components < 0:
-        raise UsageError(f"components: expected 1 or more, or 0 for whole vectors, got {components}")
-    settings = DriftSettings(
-        level=level,
-        permutations=permutations,
-        kernel_name=kernel,
-        gamma=gamma,
-        combination=combination,
-        method=method,
-        components=components,
-        sample=sample,
-        tasks=tasks,
-        seed=seed,
-        text_column=text_column,
-        history=absolute(history) if history else "",
-        as_of=as_of,
-        min_rows=min_rows,
-        when_small=when_small,
-        when_partial=when_partial,
-    )
-    result = run_drift(absolute(reference), absolute(current), absolute(out), settings)
+    parse_as_of(as_of, datetime.now(UTC))
+    with in_options(IN_PIPELINES):
+        settings = DriftSettings.of(
+            output_history=absolute(history) if history else "",
+            window_as_of=as_of,
+            window_max_rows=max_rows,
+            window_min_rows=min_rows,
+            window_when_small=when_small,
+            window_when_partial=when_partial,
+            pca_components=components,
+            kernel=kernel,
+            kernel_gamma=gamma,
+            kernel_combination=combination,
+            kernel_tasks=tasks,
+            test_method=method,
+            test_permutations=permutations,
+            test_level=level,
+            seed=seed,
+            text_column=text_column,
+        )
+        result = run_drift(absolute(reference), absolute(current), absolute(out), settings)
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2, sort_keys=True))
     else:
@@ -201,8 +201,7 @@ def _summary(result: DriftResult | SkippedResult) -> Iterator[str]:
     if isinstance(result, SkippedResult):
         yield f"skipped: {result.reason}"
         return
-    verdict = "drift" if result.drift else "no drift found"
-    yield f"{verdict}: p = {result.p_value:.4g} {'≤' if result.drift else '>'} level {result.level:g}"
+    yield f"{result.verdict}: p = {result.p_value:.4g} {'≤' if result.drift else '>'} level {result.level:g}"
     interval = result.mmd2_interval
     within = "" if interval is None else f", 95% interval {interval[0]:.3g} to {interval[1]:.3g}"
     yield f"MMD² {result.mmd2:.3g}{within}; of two texts, one of each, it tells {result.discrimination:.1%} apart"

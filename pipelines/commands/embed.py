@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from driftline.serving.commands.encoder_options import encoder_options
+
+if TYPE_CHECKING:
+    from driftline.components.embedding.backfill.settings import DType
+    from driftline.components.embedding.encoding.settings import Precision, SegmentPooling
 
 
 @click.command()
@@ -88,17 +94,17 @@ def embed(
     since: str,
     until: str,
     as_of: str,
-    when_empty: str,
+    when_empty: Literal["skip", "refuse"],
     where: tuple[str, ...],
     strict: bool,
     incremental: bool,
     prompt: str,
-    precision: str,
+    precision: Precision,
     dimension: int,
     max_tokens: int,
-    segments: str,
+    segments: SegmentPooling | None,
     overlap: int,
-    dtype: str,
+    dtype: DType,
     rows_per_shard: int,
     profile: str | None,
     model_cache: str | None,
@@ -110,35 +116,44 @@ def embed(
     INPUT is a file, a folder or a pattern of Parquet, JSONL or CSV files, local or gs://. A run that was stopped goes
     on where it was when it is started again, at the last 4,096 texts: shards that are finished are kept.
     """
-    from driftline.components.embedding.encoding.settings import EncoderSettings
+    from driftline.components.checks import in_options
+    from driftline.components.embedding.backfill.settings import IN_PIPELINES, BackfillSettings
     from driftline.components.places import model_folder, user_profile
-    from driftline.components.storage.texts import TextColumns
-    from driftline.pipelines.runs import EmbedSettings, absolute, run_embed
+    from driftline.pipelines.runs import absolute, run_embed
 
-    settings = EmbedSettings(
-        columns=TextColumns(id_column, text_column),
-        since=since,
-        until=until,
-        time_column=time_column,
-        where=where,
-        as_of=as_of,
-        when_empty=when_empty,
-        encoder=EncoderSettings.of(prompt, precision, dimension, max_tokens, segments, overlap),
-        dtype=dtype,
-        rows_per_shard=rows_per_shard,
-        strict=strict,
-        incremental=incremental,
-        hourly_price=hourly_price,
-        profile=user_profile() if profile is None else absolute(profile),
+    if profile is None:
+        profile = user_profile() if Path(user_profile()).exists() else ""
+    settings = BackfillSettings(
+        text_column=text_column,
+        text_id_column=id_column,
+        text_where=where,
+        text_strict=strict,
+        window_since=since,
+        window_until=until,
+        window_time_column=time_column,
+        window_as_of=as_of,
+        window_when_empty=when_empty,
+        model_prompt=prompt,
+        model_precision=precision,
+        model_dimension=dimension,
+        model_max_tokens=max_tokens,
+        model_segments=segments or "",
+        model_segment_overlap=overlap,
         model_cache=model_folder() if model_cache is None else absolute(model_cache),
+        output_dtype=dtype,
+        output_incremental=incremental,
+        output_rows_per_shard=rows_per_shard,
+        encoder_profile=absolute(profile) if profile else "",
+        hourly_price=hourly_price,
     )
-    done = run_embed([absolute(uri) for uri in inputs], model, absolute(out), settings)
+    with in_options(IN_PIPELINES):
+        done = run_embed([absolute(uri) for uri in inputs], model, absolute(out), settings)
     if as_json:
-        click.echo(json.dumps({"dataset": done.uri, "status": done.status, **done.metrics}, indent=2, sort_keys=True))
+        click.echo(json.dumps({"dataset": done.uri, "status": done.status, **done.counts}, indent=2, sort_keys=True))
     elif done.status == "skipped":
         click.echo(f"skipped: the window holds no text; {done.uri} is as it was")
     else:
-        for line in _summary(out if done.uri == absolute(out) else done.uri, done.metrics):
+        for line in _summary(out if done.uri == absolute(out) else done.uri, done.counts):
             click.echo(line)
 
 

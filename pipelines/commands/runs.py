@@ -65,7 +65,7 @@ def runs(
 
 
 def _one(kubeflow: Kubeflow, run_id: str, waits: bool, timeout_s: float, as_json: bool) -> None:
-    from driftline.pipelines.cluster_runs import Histories, failure, wait
+    from driftline.pipelines.cluster_runs import Histories, failure, red_by_request, wait
 
     if not as_json:
         run = watched(kubeflow, run_id, timeout_s) if waits else kubeflow.run(run_id)
@@ -78,7 +78,7 @@ def _one(kubeflow: Kubeflow, run_id: str, waits: bool, timeout_s: float, as_json
     known = Histories().of(run)
     click.echo(json.dumps(_json(run, known), indent=2))
     failed = failure(run) if run.ended else None
-    if failed is not None:
+    if failed is not None and not red_by_request(run, known):
         raise failed
     if known.drift:
         sys.exit(DRIFT_FOUND)

@@ -10,7 +10,7 @@ from kfp import dsl
 
 from driftline.pipelines.backfill import backfill_pipeline
 from driftline.pipelines.drift import drift_pipeline
-from driftline.pipelines.examples.small_steps import notify, place_small
+from driftline.pipelines.examples.small_steps import place_small, tell_chat
 from driftline.pipelines.profile import Profile
 
 
@@ -21,7 +21,7 @@ def gate(profile: Profile) -> Callable[..., Any]:
     def tell(drift: bool, report_uri: str, webhook: str = ""):
         with dsl.If(drift == True):  # noqa: E712 - KFP compiles the comparison
             text = "These texts no longer look like the reference"
-            place_small(profile, notify(text=text, report_uri=report_uri, webhook=webhook))
+            place_small(profile, tell_chat(text=text, report_uri=report_uri, webhook=webhook))
 
     return tell
 
@@ -32,29 +32,35 @@ def gated_drift(profile: Profile) -> Callable[..., Any]:
 
     @dsl.pipeline(name="gated-drift", description="Embed texts, compare them with a reference, and tell of drift.")
     def pipeline(
-        texts: list,
+        text_files: list,
         model: str,
         embeddings: str,
         reference: str,
-        out: str,
-        level: float = 0.05,
+        output_folder: str,
+        test_level: float = 0.05,
         tasks: int = 8,
         webhook: str = "",
     ):
         """Embed texts, compare them with a reference, and send a message if they drifted.
 
         Args:
-            texts: Files, folders or patterns of texts (Parquet, JSONL, CSV), gs:// or local.
+            text_files: Files, folders or patterns of texts (Parquet, JSONL, CSV), gs:// or local.
             model: Folder, gs:// prefix or name of a sentence-transformers model, the one of the reference.
             embeddings: Folder for their embeddings.
             reference: Embeddings dataset to compare them with.
-            out: Folder for the report.
-            level: Accepted rate of false alarms.
+            output_folder: Folder for the report.
+            test_level: Accepted rate of false alarms.
             tasks: Tasks to share the work of either half among.
             webhook: URL that takes a POST of {"text": ...}; empty to log only.
         """
-        embedded = backfill(texts=texts, model=model, out=embeddings, tasks=tasks)
-        compared = drift(reference=reference, current=embedded.outputs["uri"], out=out, level=level, tasks=tasks)
+        embedded = backfill(text_files=text_files, model=model, output_folder=embeddings, embed_tasks=tasks)
+        compared = drift(
+            reference=reference,
+            current=embedded.outputs["uri"],
+            output_folder=output_folder,
+            test_level=test_level,
+            kernel_tasks=tasks,
+        )
         tell(drift=compared.outputs["drift"], report_uri=compared.outputs["report_uri"], webhook=webhook)
 
     return pipeline

@@ -12,9 +12,10 @@ from typing import Any
 from kfp import dsl
 
 from driftline.components.declaration import component
+from driftline.components.mmd.result import SKIPPED
 from driftline.pipelines.backfill import backfill_pipeline
 from driftline.pipelines.drift import drift_pipeline
-from driftline.pipelines.examples.small_steps import notify, place_small
+from driftline.pipelines.examples.small_steps import place_small, tell_chat
 from driftline.pipelines.profile import Profile
 
 
@@ -37,13 +38,13 @@ def gate(profile: Profile) -> Callable[..., Any]:
     """Return the gate, a pipeline of its own: KFP's local runner knows conditions on a pipeline's parameters only."""
 
     @dsl.pipeline(name="gate", description="Tell of drift, and of a night without a comparison.")
-    def tell(status: str, drift: bool, report_uri: str, webhook: str = ""):
-        with dsl.If(status == "skipped"):
+    def tell(verdict: str, drift: bool, report_uri: str, webhook: str = ""):
+        with dsl.If(verdict == SKIPPED):
             text = "Last night there was nothing to compare"
-            place_small(profile, notify(text=text, report_uri=report_uri, webhook=webhook))
+            place_small(profile, tell_chat(text=text, report_uri=report_uri, webhook=webhook))
         with dsl.If(drift == True):  # noqa: E712 - KFP compiles the comparison
             text = "Last night's texts do not look like those of the week before"
-            place_small(profile, notify(text=text, report_uri=report_uri, webhook=webhook))
+            place_small(profile, tell_chat(text=text, report_uri=report_uri, webhook=webhook))
 
     return tell
 
@@ -54,32 +55,36 @@ def nightly(profile: Profile) -> Callable[..., Any]:
 
     @dsl.pipeline(name="nightly-drift", description="Embed yesterday's texts and compare them with the week before.")
     def pipeline(
-        texts: list,
+        text_files: list,
         model: str,
         night: str,
         week: str,
-        out: str,
+        output_folder: str,
         tasks: int = 8,
         webhook: str = "",
-        as_of: str = "",
+        window_as_of: str = "",
     ):
         """Embed yesterday's texts and compare them with the week before.
 
         Args:
-            texts: Where the stream leaves its texts, such as gs://lake/texts/date=yesterday.
+            text_files: Where the stream leaves its texts, such as gs://lake/texts/date=yesterday.
             model: Folder, gs:// prefix or name of a sentence-transformers model.
             night: Yesterday in the archive of embeddings, such as gs://lake/embeddings/date=yesterday.
             week: The days before, such as gs://lake/embeddings/date=-8d..-2d.
-            out: Folder for the reports, such as gs://lake/reports/{date}.
+            output_folder: Folder for the reports, such as gs://lake/reports/{date}.
             tasks: Tasks to share the work of either half among.
             webhook: URL that takes a POST of {"text": ...}; empty to log only.
-            as_of: The moment that the run is made for, an ISO 8601 date or time; empty for now.
+            window_as_of: The moment that the run is made for, an ISO 8601 date or time; empty for now.
         """
-        moment = place_small(profile, moment_of(as_of=as_of)).output
-        embedded = backfill(texts=texts, model=model, out=night, as_of=moment, tasks=tasks)
-        compared = drift(reference=week, current=night, out=out, as_of=moment, tasks=tasks).after(embedded)
+        moment = place_small(profile, moment_of(as_of=window_as_of)).output
+        embedded = backfill(
+            text_files=text_files, model=model, output_folder=night, window_as_of=moment, embed_tasks=tasks
+        )
+        compared = drift(
+            reference=week, current=night, output_folder=output_folder, window_as_of=moment, kernel_tasks=tasks
+        ).after(embedded)
         tell(
-            status=compared.outputs["status"],
+            verdict=compared.outputs["verdict"],
             drift=compared.outputs["drift"],
             report_uri=compared.outputs["report_uri"],
             webhook=webhook,

@@ -10,8 +10,10 @@ from driftline.pipelines.profile import Profile
 
 
 @component(image="kernels")
-def notify(text: str, report_uri: str = "", webhook: str = ""):
+def tell_chat(text: str, report_uri: str = "", webhook: str = ""):
     """Tell people something: in the step's log, and as JSON to a webhook, as chats take it.
+
+    For systems rather than people the drift pipeline has `notify_url`, which takes CloudEvents.
 
     Args:
         text: What there is to say.

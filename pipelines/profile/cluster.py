@@ -21,11 +21,13 @@ from driftline.pipelines.profile.values import (
     Count,
     Cpu,
     Duration,
+    FileOrNone,
     ImageReference,
     KeyName,
     LabelValue,
     Memory,
     MountPath,
+    Price,
     ResourceName,
     Retries,
     SecretKey,
@@ -60,6 +62,8 @@ StepName = Literal[
     "kernel-sums",
     "mmd-test",
     "report",
+    "notify",
+    "fail-on-drift",
     "plan-backfill",
     "embed",
     "finish-backfill",
@@ -76,6 +80,7 @@ class Step:
         memory: memory that it asks for.
         gpu: its fan-out, whose tasks may ask for a GPU each; empty where it never wants one.
         models: whether it reads a model.
+        retried: whether it is tried again when it fails; not where its failure is what it is for.
     """
 
     image: ImageName
@@ -83,6 +88,7 @@ class Step:
     memory: str
     gpu: FanOut | Literal[""] = ""
     models: bool = False
+    retried: bool = True
 
 
 STEPS: Final[Mapping[str, Step]] = {
@@ -93,6 +99,8 @@ STEPS: Final[Mapping[str, Step]] = {
     "kernel-sums": Step("kernels", "2", "4Gi", gpu="kernels"),
     "mmd-test": Step("kernels", "1", "4Gi"),
     "report": Step("kernels", "1", "2Gi"),
+    "notify": Step("kernels", "100m", "256Mi"),
+    "fail-on-drift": Step("kernels", "100m", "256Mi", retried=False),
     "plan-backfill": Step("embed", "2", "4Gi", models=True),
     "embed": Step("embed", "4", "8Gi", gpu="embed", models=True),
     "finish-backfill": Step("embed", "2", "4Gi", models=True),
@@ -201,7 +209,8 @@ class Profile(Settings):
         image_pull_policy: when nodes fetch an image; None for Kubernetes' own rule.
         image_pull_secrets: Kubernetes Secrets with which nodes fetch images.
         timeout: an attempt still running then is stopped.
-        retries: how often a failed task is tried again; every task is idempotent.
+        retries: how often a failed task is tried again; every task is idempotent. fail-on-drift never is: it fails on
+            purpose.
         gpu: the fan-outs whose tasks ask for GPUs: ``embed``, ``kernels`` or both.
         gpu_resource: what a GPU is called on the nodes.
         gpus: how many GPUs each of these tasks asks for.
@@ -210,6 +219,9 @@ class Profile(Settings):
         parallelism: how many tasks of a fan-out run at a time.
         model_claim: persistent volume claim in which models from gs:// are kept between tasks and runs, so that a node
             or a zone fetches each once; empty for none.
+        encoder_profile: what `driftline bench encode` measured on such machines, a gs:// or local file, by which the
+            backfill's tasks choose their batches; empty for none.
+        hourly_price: of one such task's machine, in any currency, to tell what a million texts cost; 0 to leave it out.
         steps: what differs for single steps, by the names of their components.
     """
 
@@ -225,6 +237,8 @@ class Profile(Settings):
     shared_memory: Memory = "2Gi"  # PyTorch's workers and NCCL share beyond a container's default of 64 MiB
     parallelism: Count = PARALLELISM
     model_claim: ClaimNameOrNone = ""
+    encoder_profile: FileOrNone = ""
+    hourly_price: Price = 0.0
     steps: Mapping[StepName, StepSettings] = {}
 
     @classmethod
@@ -257,6 +271,8 @@ class Profile(Settings):
             if own.gpus is not None and step.gpu not in self.gpu:
                 wanted = f"{step.gpu} in gpu" if step.gpu else "no GPUs for this step, which never uses one"
                 raise _wrong(f"steps.{name}.gpus", wanted)
+            if own.retries and not step.retried:
+                raise _wrong(f"steps.{name}.retries", "no retries of a step that fails on purpose")
             for what in ("cpu", "memory"):
                 self._check_limit(name, what)
             self._check_volumes(name)
@@ -365,6 +381,8 @@ class Profile(Settings):
         if step is not None or "activeDeadlineSeconds" not in task.platform_config.get("kubernetes", {}):
             kubernetes.set_timeout(task, math.ceil(timeout.total_seconds()))
         retries = self.retries if own.retries is None else own.retries
+        if step is not None and not step.retried:
+            retries = 0
         if retries and (step is not None or task._task_spec.retry_policy is None):
             _set_retries(task, retries, timeout)
 

@@ -171,6 +171,29 @@ _TAKEN: Final = frozenset(
 )
 MountPath = Annotated[str, AfterValidator(_mount_path)]
 
+_FILE: Final = re.compile(r"gs://[^/\s]+/\S.*|/.+")
+
+
+def _file(text: str) -> str:
+    if text and (_FILE.fullmatch(text) is None or text.endswith("/")):
+        raise expected("a gs:// URI or the whole path of a file, such as /data/encoder.json, or an empty text")
+    return _verbatim(text)
+
+
+FileOrNone = Annotated[str, AfterValidator(_file)]
+"""A file that a task reads."""
+
+
+def _price(value: Any) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and 0 <= value < 1e300):
+        raise expected("a number of at least 0")
+    return float(value)
+
+
+Price = Annotated[float, BeforeValidator(_price)]
+"""An amount of money in any currency; 0 where it is not to be reckoned."""
+
 WholeNumber = Annotated[int, Field(strict=True, ge=0)]
 Retries = Annotated[int, Field(strict=True, ge=0, le=10)]
 Count = Annotated[int, Field(strict=True, ge=1, le=1000)]

@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from driftline.components.drift_settings import DriftSettings
+from driftline.components.embedding.backfill.settings import BackfillSettings
 from driftline.components.errors import DriftlineError, UsageError
 from driftline.components.mmd.result import DriftResult
 from driftline.components.random_bits import check_seed
@@ -25,7 +27,7 @@ from driftline.components.storage.location import is_gcs
 from driftline.components.storage.store import remove_tree
 from driftline.pipelines.demo_broker import HOST, free_port, noida_broker
 from driftline.pipelines.demo_data import Text, fetch_model, fetch_texts, write_window
-from driftline.pipelines.runs import DriftSettings, EmbedSettings, compared, run_drift, run_embed
+from driftline.pipelines.runs import compared, run_drift, run_embed
 from driftline.pipelines.streaming_demo.screen import Reading, Show, showing
 from driftline.pipelines.streaming_demo.senders import Asker, Sender
 from driftline.pipelines.streaming_demo.services import Service, running
@@ -93,7 +95,7 @@ def run_streaming_demo(folder: str, seed: int, say: Callable[[str], None]) -> Dr
     traffic = plan_traffic(texts, seed, now_ms)
     reference = str(home / "embeddings" / "stream-reference")
     window = write_window(home / "texts" / "stream-reference.jsonl", "film reviews", traffic.reference)
-    run_embed([str(window.path)], str(model), reference, EmbedSettings(), "embed reference")
+    run_embed([str(window.path)], str(model), reference, BackfillSettings(), "embed reference")
     work = home / "stream"
     shutil.rmtree(work, ignore_errors=True)
     ports = [free_port() for _ in range(4)]
@@ -116,11 +118,10 @@ def run_streaming_demo(folder: str, seed: int, say: Callable[[str], None]) -> Dr
     out = str(home / "reports" / "stream")
     remove_tree(out)  # of the demonstration before: a run writes over no report
     result = compared(run_drift(str(hours[0]), str(hours[1]), out, DriftSettings(seed=seed), "drift archive"))
-    verdict = "drift" if result.drift else "no drift found"
     say("")
     say(
         f"The drift pipeline on the archive, {result.reference.sampled:,} vectors of the hour before against "
-        f"{result.current.sampled:,} of this one: p = {result.p_value:.4f}, {verdict}"
+        f"{result.current.sampled:,} of this one: p = {result.p_value:.4f}, {result.verdict}"
     )
     say(f"Its report, to open in a browser: {Path(folder) / 'reports' / 'stream' / 'report.html'}")
     return result

@@ -9,11 +9,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
+from driftline.components.events import drift_event, rfc3339
 from driftline.serving.monitor.settings import RunSettings
 from driftline.serving.records.record import Headers
-
-ALERT_TYPE: Final = "driftline.drift.detected"
-"""The CloudEvents' type."""
 
 _LAST_MS: Final = 253_402_300_799_000
 """The last second of the year 9999."""
@@ -58,16 +56,8 @@ def alert(topic: str, identity: str, time_ms: int, data: dict[str, Any]) -> Deli
         time_ms: time of the record with which it was raised; the event has the same bytes whenever it is made.
         data: what is known of it.
     """
-    event = {
-        "specversion": "1.0",
-        "id": identity,
-        "source": f"/driftline/monitors/{quote(topic, safe='')}",
-        "type": ALERT_TYPE,
-        "subject": topic,
-        "time": iso_time(time_ms),
-        "datacontenttype": "application/json",
-        "data": data,
-    }
+    source = f"/driftline/monitors/{quote(topic, safe='')}"
+    event = drift_event(identity, source, topic, _moment(time_ms), data)
     return Delivery("alert", identity, event)
 
 
@@ -106,5 +96,8 @@ def binary_event(event: dict[str, Any]) -> tuple[Headers, bytes]:
 
 def iso_time(time_ms: int) -> str:
     """Return a time in milliseconds since 1970 as RFC 3339, in UTC; producers may write any, and far ones are cut."""
-    known_ms = min(max(time_ms, 0), _LAST_MS)
-    return datetime.fromtimestamp(known_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(_moment(time_ms))
+
+
+def _moment(time_ms: int) -> datetime:
+    return datetime.fromtimestamp(min(max(time_ms, 0), _LAST_MS) / 1000, UTC)

@@ -14,9 +14,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pytest
 
+from driftline.components.embedding.backfill.settings import BackfillSettings
 from driftline.pipelines import examples
 from driftline.pipelines.profile import Profile
-from driftline.pipelines.runs import EmbedSettings, run_embed
+from driftline.pipelines.runs import run_embed
 from tests.backend import toys
 from tests.backend.release import Backend
 from tests.components.embedding.tiny_models import save_model
@@ -78,7 +79,7 @@ def lake(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Lake:
     for day, text in days.items():
         write_texts(folder / "texts" / f"date={day}" / "a.jsonl", [f"{text} {number}" for number in range(40)], day)
     archived = folder / "embeddings" / "date=2026-11-28"
-    run_embed([str(folder / "texts" / "date=2026-11-28")], str(model), str(archived), EmbedSettings())
+    run_embed([str(folder / "texts" / "date=2026-11-28")], str(model), str(archived), BackfillSettings())
     return Lake(model, folder / "texts", folder / "embeddings")
 
 
@@ -91,11 +92,11 @@ def test_own_texts_that_drifted_are_told_of(backend: Backend, lake: Lake, hook: 
     run = backend.succeed(
         compiled("gated_drift"),
         {
-            "texts": [str(lake.texts / "date=2026-11-29")],
+            "text_files": [str(lake.texts / "date=2026-11-29")],
             "model": str(lake.model),
             "embeddings": str(tmp_path / "embeddings"),
             "reference": str(lake.embeddings / "date=2026-11-28"),
-            "out": str(tmp_path / "out"),
+            "output_folder": str(tmp_path / "out"),
             "tasks": TASKS,
             "webhook": f"{hook.url}/secret",
         },
@@ -109,14 +110,14 @@ def nightly(lake: Lake, hook: Hook, folder: Path, as_of: str) -> dict[str, Any]:
     """Return the parameters of a night, with an archive of its own."""
     shutil.copytree(lake.embeddings, folder / "embeddings")
     return {
-        "texts": [str(lake.texts / "date=yesterday")],
+        "text_files": [str(lake.texts / "date=yesterday")],
         "model": str(lake.model),
         "night": str(folder / "embeddings" / "date=yesterday"),
         "week": str(folder / "embeddings" / "date=-8d..-2d"),
-        "out": str(folder / "reports" / "{date}"),
+        "output_folder": str(folder / "reports" / "{date}"),
         "tasks": TASKS,
         "webhook": hook.url,
-        "as_of": as_of,
+        "window_as_of": as_of,
     }
 
 
@@ -134,14 +135,17 @@ def test_a_night_without_texts_is_green_and_told_of(backend: Backend, lake: Lake
     assert not (tmp_path / "embeddings" / "date=2026-11-30").exists()
 
 
-@pytest.mark.parametrize(("mean", "rejected"), [(0.0, False), (1.5, True)])
-def test_kernel_sums_alone_decide(backend: Backend, tmp_path: Path, mean: float, rejected: bool) -> None:
+@pytest.mark.parametrize(("mean", "verdict"), [(0.0, "no drift found"), (1.5, "drift found")])
+def test_kernel_sums_alone_decide(backend: Backend, tmp_path: Path, mean: float, verdict: str) -> None:
     rng = np.random.default_rng(0)
     sides = {
         name: write_embeddings(str(tmp_path / name), rng.normal(at, 1.0, size=(50, 40)).astype(np.float32))
         for name, at in (("reference", 0.0), ("current", mean))
     }
-    run = backend.succeed(compiled("kernel_sums_alone"), {**sides, "out": str(tmp_path / "out"), "tasks": TASKS})
+    run = backend.succeed(
+        compiled("kernel_sums_alone"), {**sides, "output_folder": str(tmp_path / "out"), "kernel_tasks": TASKS}
+    )
     assert [len(node.attempts) for node in run.tasks("kernel-sums")] == [1] * TASKS
-    [decided] = run.tasks("read-outcome")
-    assert run.outputs(decided)["rejected"] is rejected
+    [decided] = run.tasks("mmd-test")
+    outputs = run.outputs(decided)
+    assert (outputs["verdict"], outputs["drift"]) == (verdict, verdict == "drift found")

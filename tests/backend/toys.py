@@ -56,11 +56,11 @@ def write(text: str, path: str):
 
 
 @dsl.component(**_TOY)
-def tell(p_value: float, mmd2: float, threshold: float, report_uri: str, status: str, path: str):
+def tell(p_value: float, mmd2: float, threshold: float, report_uri: str, verdict: str, path: str):
     import json
     from pathlib import Path
 
-    told = {"p_value": p_value, "mmd2": mmd2, "threshold": threshold, "report_uri": report_uri, "status": status}
+    told = {"p_value": p_value, "mmd2": mmd2, "threshold": threshold, "report_uri": report_uri, "verdict": verdict}
     Path(path).write_text(json.dumps(told))
 
 
@@ -160,18 +160,31 @@ _drift = drift_pipeline(Profile())
 
 
 @dsl.pipeline(name="gated")
-def gated(reference: str, current: str, out: str, components: int, permutations: int, tasks: int, said: str):
+def gated(
+    reference: str,
+    current: str,
+    output_folder: str,
+    pca_components: int,
+    test_permutations: int,
+    kernel_tasks: int,
+    said: str,
+):
     """Write the verdict of a drift run down, if there is drift."""
-    verdict = _drift(
-        reference=reference, current=current, out=out, components=components, permutations=permutations, tasks=tasks
+    found = _drift(
+        reference=reference,
+        current=current,
+        output_folder=output_folder,
+        pca_components=pca_components,
+        test_permutations=test_permutations,
+        kernel_tasks=kernel_tasks,
     )
-    with dsl.If(verdict.outputs["drift"] == True):  # noqa: E712 - KFP's condition
+    with dsl.If(found.outputs["drift"] == True):  # noqa: E712 - KFP's condition
         tell(
-            p_value=verdict.outputs["p_value"],
-            mmd2=verdict.outputs["mmd2"],
-            threshold=verdict.outputs["threshold"],
-            report_uri=verdict.outputs["report_uri"],
-            status=verdict.outputs["status"],
+            p_value=found.outputs["p_value"],
+            mmd2=found.outputs["mmd2"],
+            threshold=found.outputs["threshold"],
+            report_uri=found.outputs["report_uri"],
+            verdict=found.outputs["verdict"],
             path=said,
         )
 

@@ -34,7 +34,7 @@ import harness
 import numpy as np
 import pyarrow as pa
 
-from driftline.components.embedding.backfill.plan import ROWS_PER_SHARD
+from driftline.components.embedding.backfill.cutting import ROWS_PER_SHARD
 from driftline.components.kernel import step as kernel
 from driftline.components.kernel.tasks import KernelPlan
 from driftline.components.mmd import step as mmd
@@ -44,7 +44,6 @@ from driftline.components.storage import store
 from driftline.components.storage.dataset import EmbeddingsDataset, Manifest, write_manifest, write_shard
 from driftline.components.storage.prefetch import waited_s
 from driftline.components.storage.values import read_value
-from driftline.pipelines.runs import DriftSettings
 
 SIDES: Final = ("reference", "current")
 PROMISED_SHARE: Final = 0.1
@@ -107,7 +106,6 @@ def run_steps(base: str, folder: Path) -> tuple[list[StepTime], str]:
         base: where the datasets are, and the run's working files go.
         folder: an empty local one, for the steps' small artifacts.
     """
-    defaults = DriftSettings()
     times: list[StepTime] = []
 
     def measured(name: str, run: Callable[[], Any]) -> Any:
@@ -126,30 +124,17 @@ def run_steps(base: str, folder: Path) -> tuple[list[StepTime], str]:
             reference=reference,
             current=current,
             out=store.join(base, "out"),
-            size=defaults.sample,
-            seed=defaults.seed,
             sample_out=at("sample"),
         ),
     )
-    measured("fit", lambda: projection.fit(sample=at("sample"), components=defaults.components, out=at("projection")))
+    measured("fit", lambda: projection.fit(sample=at("sample"), out=at("projection")))
     measured(
         "project",
         lambda: projection.project(sample=at("sample"), projection=at("projection"), out=at("projected")),
     )
     shares = measured(
         "plan",
-        lambda: kernel.plan(
-            projected=at("projected"),
-            kernel=defaults.kernel_name,
-            gamma=defaults.gamma,
-            combination=defaults.combination,
-            method=defaults.method,
-            permutations=defaults.permutations,
-            level=defaults.level,
-            seed=defaults.seed,
-            tasks=defaults.tasks,
-            out=at("plan"),
-        ),
+        lambda: kernel.plan(projected=at("projected"), out=at("plan")),
     )
 
     def tasks() -> None:
@@ -159,27 +144,12 @@ def run_steps(base: str, folder: Path) -> tuple[list[StepTime], str]:
     measured(f"kernel, {len(shares)} tasks", tasks)
     measured(
         "test",
-        lambda: mmd.test(
-            plan=at("plan"),
-            combination=defaults.combination,
-            level=defaults.level,
-            out=at("outcome"),
-            witness_out=at("witness"),
-        ),
+        lambda: mmd.test(plan=at("plan"), out=at("outcome"), witness_out=at("witness")),
     )
     measured(
         "report",
         lambda: mmd.report(
-            sample=at("sample"),
-            projection=at("projection"),
-            projected=at("projected"),
-            plan=at("plan"),
-            outcome=at("outcome"),
-            witness=at("witness"),
-            text_column=defaults.text_column,
-            history=defaults.history,
-            result_out=at("result"),
-            report_out=at("report"),
+            outcome=at("outcome"), witness=at("witness"), result_out=at("result"), report_out=at("report")
         ),
     )
     return times, read_value(at("plan"), KernelPlan).spec.choice.method

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.components import steps
+from driftline.components.checks import MAX_TASKS, check_tasks, check_whole
 from driftline.components.errors import DataError, StorageError, UsageError
 from driftline.components.steps import (
     LOGGER,
-    MAX_TASKS,
     Skipped,
     StepClock,
     check_not_skipped,
-    check_tasks,
-    check_whole,
     running,
     shares,
     write_skipped,
@@ -67,9 +67,22 @@ def test_a_step_of_one_task_is_task_0_of_1(lines: Callable[[], list[dict[str, An
     assert [(line["task"], line["tasks"]) for line in lines()] == [(0, 1), (0, 1)]
 
 
-@pytest.mark.parametrize("error", [DataError("file x: row 3 is odd"), StorageError("/data: cannot write: full")])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (DataError("file x: row 3 is odd"), {"error": "file x: row 3 is odd"}),
+        (
+            StorageError("/data: cannot write: full"),
+            {"error": "cannot write: full (/data)", "message": "/data: cannot write: full"},
+        ),
+    ],
+)
 def test_an_error_is_one_line_in_the_log_before_it_is_raised(
-    clock: Clock, lines: Callable[[], list[dict[str, Any]]], caplog: pytest.LogCaptureFixture, error: Exception
+    clock: Clock,
+    lines: Callable[[], list[dict[str, Any]]],
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    told: dict[str, str],
 ):
     seen: list[dict[str, Any]] = []
     with pytest.raises(type(error)) as caught:  # noqa: PT012
@@ -87,12 +100,70 @@ def test_an_error_is_one_line_in_the_log_before_it_is_raised(
         "step": "finish",
         "task": 0,
         "tasks": 1,
-        "error": str(error),
+        **told,
         "kind": type(error).__name__,
         "seconds": 1.0,
     }
+    assert next(iter(seen[1])) == "error", "what the UI shows is the line's beginning"
     assert [record.levelname for record in caplog.records] == ["INFO", "ERROR"]
     assert "\n" not in caplog.records[1].getMessage()
+
+
+def test_who_runs_a_step_in_his_own_process_keeps_his_excepthook(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("_KFP_RUNTIME", raising=False)
+    before = sys.excepthook
+    with pytest.raises(DataError), running("finish"):
+        raise DataError("/x: is damaged")
+    assert sys.excepthook is before
+
+
+def test_a_components_process_tells_an_error_in_one_line_and_a_defect_as_ever(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("_KFP_RUNTIME", "true")
+    defects: list[BaseException] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: defects.append(error))
+    with running("plan"), running("within"):
+        pass
+    capsys.readouterr()
+    hook = sys.excepthook
+    hook(DataError, DataError("/x/y: is damaged"), None)
+    assert capsys.readouterr() == ("", "is damaged (/x/y)\n")
+    hook(DataError, DataError(""), None)
+    assert capsys.readouterr() == ("", "DataError\n")
+    defect = ZeroDivisionError()
+    hook(ZeroDivisionError, defect, None)
+    assert defects == [defect]
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_components_lines_are_whole_whatever_they_hold(monkeypatch: pytest.MonkeyPatch, encoding: str):
+    monkeypatch.setenv("_KFP_RUNTIME", "true")
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(DataError), running("plan"):
+        raise DataError("/x/\udce9: is da\nmaged, 文")
+    _, failure = raw.getvalue().decode(encoding).splitlines()
+    assert failure.startswith('{"error": "is da maged, ')
+    assert "\\udce9" in failure
+
+
+def test_a_log_that_cannot_be_written_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("_KFP_RUNTIME", "true")
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    closed = io.TextIOWrapper(io.BytesIO())
+    closed.close()
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError("no space left on device")
+
+    for stream in (None, closed, Full()):
+        monkeypatch.setattr(sys, "stdout", stream)
+        with running("plan"):
+            pass
 
 
 def test_a_defect_is_left_to_its_traceback(lines: Callable[[], list[dict[str, Any]]]):

@@ -104,8 +104,11 @@ def nothing_but_the_log(place: Place) -> bool:
         (["--permutations", "99", "--level", "0.001"], r"permutations: 99 are too few .* take at least 999"),
         (["--permutations", "2000000"], r"permutations: expected at most 1000000, got 2000000"),
         (["--components", "-1"], r"components: expected 1 or more, or 0 for whole vectors, got -1"),
-        (["--sample", "1"], r"sample: expected at least 2 rows of each dataset, or 0 for all, got 1"),
-        (["--sample", "-5"], r"sample: expected at least 2 rows of each dataset, or 0 for all, got -5"),
+        (["--max-rows", "1"], r"max_rows: expected at least 2 rows of each window, or 0 for all, got 1"),
+        (
+            ["--max-rows", "-5"],
+            r"Invalid value for '--max-rows': -5 is not in the range .*; see driftline drift --help",
+        ),
         (["--seed", "-1"], r"seed: expected a whole number from 0 to \d+, got -1"),
         (["--tasks", "0"], r"Invalid value for '--tasks': 0 is not in the range 1<=x<=200; see driftline drift --help"),
         (["--tasks", "201"], r"Invalid value for '--tasks': 201 is not in the range .*; see driftline drift --help"),
@@ -242,8 +245,12 @@ def test_datasets_of_drift(place, steps_here, capsys, spoil: Callable[[Place], N
 @pytest.mark.parametrize(
     ("sizes", "components", "message"),
     [
-        ((ROWS, ROWS), 7, r"components: expected from 1 to 6 for 120 vectors of dimension 6, got 7"),
-        ((2, 3), 5, r"components: expected from 1 to 4 for 5 vectors of dimension 6, got 5"),
+        (
+            (ROWS, ROWS),
+            7,
+            r"components: expected at most 6 for 120 vectors of dimension 6, or 0 for whole vectors, got 7",
+        ),
+        ((2, 3), 5, r"components: expected at most 4 for 5 vectors of dimension 6, or 0 for whole vectors, got 5"),
     ],
 )
 def test_more_components_than_dimensions_or_rows(place, steps_here, capsys, sizes, components, message):
@@ -251,6 +258,20 @@ def test_more_components_than_dimensions_or_rows(place, steps_here, capsys, size
         shutil.rmtree(folder)
         write_embeddings(str(folder), vectors(rows, rows=rows))
     assert re.fullmatch(message, refused(capsys, 2, *drift_arguments(place, "--components", str(components))))
+    assert nothing_but_the_log(place)
+
+
+def test_a_column_of_texts_that_is_not_there_is_refused_with_those_that_are(place, steps_here, capsys):
+    message = refused(capsys, 2, *drift_arguments(place, "--text-column", "txet"))
+    assert message == (
+        f"text_column: no column 'txet' is there; columns: none beside ids and vectors; in {place.reference}"
+    )
+    assert nothing_but_the_log(place)
+    for side, rows in ((place.reference, 40), (place.current, 30)):
+        shutil.rmtree(side)
+        write_embeddings(str(side), vectors(rows, rows=rows), texts=["a"] * rows)
+    message = refused(capsys, 2, *drift_arguments(place, "--text-column", "txet"))
+    assert message == f"text_column: no column 'txet' is there; columns: text; in {place.reference}"
     assert nothing_but_the_log(place)
 
 
@@ -323,7 +344,12 @@ def test_buckets(place, steps_here, capsys, gcs_endpoint, option, value, status,
     [
         (unfinished, [], 1, r"{current}: there is no manifest.json: .*"),
         (with_nan, [], 1, r"{shard}: column 'embedding', row 5 \(id 'id-54'\): the vector has a NaN .*"),
-        (None, ["--components", "7"], 2, r"components: expected from 1 to 6 for 120 vectors of dimension 6, got 7"),
+        (
+            None,
+            ["--components", "7"],
+            2,
+            r"components: expected at most 6 for 120 vectors of dimension 6, or 0 for whole vectors, got 7",
+        ),
         (all_identical, [], 1, r"bandwidth: all 120 vectors looked at are identical.*"),
     ],
 )

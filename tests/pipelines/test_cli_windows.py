@@ -53,7 +53,7 @@ def ended(capsys: pytest.CaptureFixture[str], status: int, *given: str) -> list[
 
 def test_the_windows_are_printed_as_what_they_became(steps_here, capsys, archive: str, tmp_path: Path):
     lines = ended(capsys, 3, *arguments(archive, "date=yesterday", str(tmp_path / "out")))
-    assert lines[0].startswith("drift: p = ")
+    assert lines[0].startswith("drift found: p = ")
     assert lines[4:] == [
         "120 against 20 texts",
         f"reference: {archive}/date=2026-11-22..2026-11-28",
@@ -142,7 +142,7 @@ def test_what_is_refused_is_one_line_and_status_1(steps_here, capsys, archive, t
         (["--when-small", "compare"], r"Invalid value for '--when-small': .*; see driftline drift --help"),
         (["--when-partial", "ignore"], r"Invalid value for '--when-partial': .*; see driftline drift --help"),
         (["--tasks", "8.5"], r"Invalid value for '--tasks': .*; see driftline drift --help"),
-        (["--sample", "1.5"], r"Invalid value for '--sample': .*; see driftline drift --help"),
+        (["--max-rows", "1.5"], r"Invalid value for '--max-rows': .*; see driftline drift --help"),
         (["--permutations", "99.5"], r"Invalid value for '--permutations': .*; see driftline drift --help"),
         (["--components", "2.5"], r"Invalid value for '--components': .*; see driftline drift --help"),
         (["--seed", "0.5"], r"Invalid value for '--seed': .*; see driftline drift --help"),

@@ -21,6 +21,7 @@ from driftline.components.declaration import Component
 from driftline.components.embedding.component import embed, finish_backfill, plan_backfill
 from driftline.components.kernel.component import kernel_sums, plan
 from driftline.components.mmd.component import mmd_test, report
+from driftline.components.notification.component import fail_on_drift, notify
 from driftline.components.projection.component import fit, project
 from driftline.components.projection.pca import PCA, gather
 from driftline.components.projection.projected import Projection
@@ -41,7 +42,7 @@ YAML = ROOT / "pipelines" / "yaml"
 FOLDERS = sorted(path.parent for path in (ROOT / "components").glob("*/component.py"))
 READMES = [*(folder / "README.md" for folder in FOLDERS), ROOT / "components" / "README.md"]
 READMES += [ROOT / "pipelines" / "examples" / "README.md"]
-NO_ROWS = {"reference": "x", "current": "y", "out": "z"}
+NO_ROWS = {"reference": "x", "current": "y", "output_folder": "z"}
 
 
 def named(path: Path) -> str:
@@ -78,7 +79,7 @@ def test_a_readmes_tables_are_the_declarations(folder):
 
 
 def test_a_stale_table_is_found_and_what_is_written_by_hand_stays():
-    generated = tables([fit])
+    generated = tables([sample])
     stale = f"# By hand\n\n{BEGIN}\n\n{generated.replace('32', '16')}\n{END}\nMore.\n"
     assert written(stale, generated) != stale
     assert written(stale, generated) == f"# By hand\n\n{BEGIN}\n\n{generated}\n{END}\nMore.\n"
@@ -141,7 +142,8 @@ def test_the_supported_versions_are_those_of_the_package_and_of_the_lint(folder)
 
 
 def test_there_is_a_file_for_every_pipeline_and_component_and_no_other():
-    expected = {f"driftline-{name}.yaml" for name in PIPELINES} | {f"{name}.yaml" for name in COMPONENTS}
+    expected = {f"driftline-{name}.{kind}" for name in PIPELINES for kind in ("yaml", "md")}
+    expected |= {f"{name}.yaml" for name in COMPONENTS}
     assert {path.name for path in YAML.iterdir()} == expected
 
 
@@ -181,8 +183,8 @@ sample, fit = (components.load_component_from_file("{YAML}/" + name + ".yaml") f
 
 @dsl.pipeline(name="from-files")
 def made(reference: str, current: str, out: str) -> dsl.Artifact:
-    pooled = sample(reference=reference, current=current, out=out).outputs["pooled_sample"]
-    return fit(pooled_sample=pooled, components=4).outputs["projection"]
+    pooled = sample(reference=reference, current=current, output_folder=out, pca_components=4).outputs["pooled_sample"]
+    return fit(pooled_sample=pooled).outputs["pca_projection"]
 """
     run = run_locally(code, tmp_path / "run", reference=reference, current=current, out=str(tmp_path / "out"))
     assert run.succeeded, run.log[-3000:]
@@ -203,34 +205,32 @@ def wired(name: str) -> None:
     """Wire one component as it must not be; named by what is wrong."""
     sampled = sample(**NO_ROWS)
     pooled = sampled.outputs["pooled_sample"]
-    fitted = fit(pooled_sample=pooled).outputs["projection"]
-    projected = project(pooled_sample=pooled, projection=fitted).outputs["projected_sample"]
+    fitted = fit(pooled_sample=pooled).outputs["pca_projection"]
+    projected = project(pooled_sample=pooled, pca_projection=fitted).outputs["projected_sample"]
     planned = plan(projected_sample=projected)
     kernel_plan = planned.outputs["kernel_plan"]
     tested = mmd_test(kernel_plan=kernel_plan)
-    backfill = plan_backfill(texts=["x"], model="m", out="o")
-    told = report(
-        pooled_sample=pooled, projection=fitted, projected_sample=projected, kernel_plan=kernel_plan,
-        outcome=tested.outputs["outcome"], witness=tested.outputs["witness"],
-    ).outputs  # fmt: skip
+    backfill = plan_backfill(text_files=["x"], model="m", output_folder="o")
+    outcome, witness = (tested.outputs[name] for name in ("test_outcome", "test_witness"))
+    told = report(test_outcome=outcome, test_witness=witness).outputs
+    notify(report_uri=told["report_uri"])
+    found = tested.outputs
     wrong = {
-        "nothing": lambda: note(text=told["report_uri"], number=told["p_value"], choice=told["drift"]),
+        "nothing": lambda: note(text=found["verdict"], number=found["p_value"], choice=found["drift"]),
         "a plan for projected vectors": lambda: plan(projected_sample=kernel_plan),
         "projected vectors for a plan": lambda: mmd_test(kernel_plan=projected),
-        "a sample for a projection": lambda: project(pooled_sample=pooled, projection=pooled),
+        "a sample for a projection": lambda: project(pooled_sample=pooled, pca_projection=pooled),
         "a projection for a sample": lambda: fit(pooled_sample=fitted),
-        "an outcome for a witness": lambda: report(
-            pooled_sample=pooled, projection=fitted, projected_sample=projected, kernel_plan=kernel_plan,
-            outcome=tested.outputs["outcome"], witness=tested.outputs["outcome"],
-        ),
+        "an outcome for a witness": lambda: report(test_outcome=outcome, test_witness=outcome),
+        "a result for its report's place": lambda: fail_on_drift(report_uri=told["drift_result"]),
         "a backfill's plan for the kernels'": lambda: kernel_sums(
             share={}, kernel_plan=backfill.outputs["backfill_plan"]
         ),
         "the kernels' plan for a backfill's": lambda: embed(share={}, backfill_plan=kernel_plan),
-        "a result for a plan": lambda: finish_backfill(backfill_plan=told["result"]),
-        "an artifact for a number": lambda: fit(pooled_sample=pooled, components=kernel_plan),
+        "a result for a plan": lambda: finish_backfill(backfill_plan=told["drift_result"]),
+        "an artifact for a number": lambda: sample(**NO_ROWS, pca_components=kernel_plan),
         "a text for a number": lambda: note(text="", number=told["report_uri"], choice=True),
-        "a p-value for a verdict": lambda: note(text="", number=0.5, choice=told["p_value"]),
+        "a p-value for a verdict": lambda: note(text="", number=0.5, choice=found["p_value"]),
     }  # fmt: skip
     wrong[name]()
 
@@ -241,6 +241,7 @@ WRONG = [
     "a sample for a projection",
     "a projection for a sample",
     "an outcome for a witness",
+    "a result for its report's place",
     "a backfill's plan for the kernels'",
     "the kernels' plan for a backfill's",
     "a result for a plan",
@@ -264,4 +265,4 @@ def test_the_right_wiring_does_not():
     def pipeline():
         wired("nothing")
 
-    assert len(pipeline.pipeline_spec.root.dag.tasks) == 8
+    assert len(pipeline.pipeline_spec.root.dag.tasks) == 9

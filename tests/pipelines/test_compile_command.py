@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jsonschema
 import pytest
@@ -19,11 +20,14 @@ from driftline.components import images
 from driftline.components.storage.store import read_bytes
 from driftline.pipelines import cli
 from driftline.pipelines.catalogue import COMPONENTS, PIPELINES
-from driftline.pipelines.compiled import compile_pipeline, steps_of, steps_with_gpu, version_of
+from driftline.pipelines.choices import CHOICES
+from driftline.pipelines.compiled import compile_pipeline, explain, steps_of, steps_with_gpu, version_of
+from driftline.pipelines.parameters import brief, declared
 from driftline.pipelines.profile import STEPS, Profile
 from tests.support.command import listing, refused
-from tests.support.ir_lint import documents, problems
+from tests.support.ir_lint import documents, problems, refusals
 
+YAML = Path(__file__).parents[2] / "pipelines" / "yaml"
 CRDS = Path(__file__).parents[3] / "shared" / "crds"
 EMBED = f"host/embed@sha256:{'1' * 64}"
 KERNELS = f"host/kernels@sha256:{'2' * 64}"
@@ -128,7 +132,8 @@ def test_everything_at_once(tmp_path, capsys):
     written = compiled(
         capsys, "--all", "--out", str(out), "--image", f"embed={EMBED}", "--gpu", "kernels", "--gpu", "embed"
     )
-    names = {f"driftline-{name}.yaml" for name in PIPELINES} | {f"{name}.yaml" for name in COMPONENTS}
+    names = {f"driftline-{name}.{kind}" for name in PIPELINES for kind in ("yaml", "md")}
+    names |= {f"{name}.yaml" for name in COMPONENTS}
     assert listing(out) == sorted(names)
     assert sorted(written) == sorted(str(out / name) for name in names)
     assert image_of((out / "embed.yaml").read_text(encoding="utf-8")) == {EMBED}
@@ -138,6 +143,71 @@ def test_everything_at_once(tmp_path, capsys):
         assert documents(text)[0]["pipelineInfo"]["name"] == f"driftline-{name}"
         assert list(problems(text)) == []
         assert len(steps_with_gpu(text)) == 1
+
+
+# What parameters take.
+
+
+def without_literals(document: Any) -> Any:
+    """Return a document without the literals of its parameters."""
+    if isinstance(document, dict):
+        return {key: without_literals(value) for key, value in document.items() if key != "literals"}
+    return [without_literals(one) for one in document] if isinstance(document, list) else document
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_choices_are_written_beside_what_is_compiled_anyway(tmp_path, capsys, name):
+    out = tmp_path / "pipeline.yaml"
+    profile = Profile(gpu=frozenset({"embed", "kernels"}))
+    compiled(capsys, name, "--out", str(out), "--choices", "--gpu", "embed" if name == "backfill" else "kernels")
+    text, plain = out.read_text(encoding="utf-8"), compile_pipeline(name, profile)
+    parameters = documents(text)[0]["root"]["inputDefinitions"]["parameters"]
+    assert {key: one["literals"] for key, one in parameters.items() if "literals" in one} == {
+        **{key: list(words) for key, words in CHOICES[name].items()},
+        **{key: [False, True] for key, one in parameters.items() if one["parameterType"] == "BOOLEAN"},
+    }
+    assert [without_literals(one) for one in documents(text)] == list(documents(plain))
+    # Comments and order stay, too: lines are added, and none is changed.
+    lines = iter(text.splitlines())
+    assert all(line in lines for line in plain.splitlines())
+    assert version_of(text) != version_of(plain)
+
+
+def test_all_pipelines_offer_choices_and_components_none(tmp_path, capsys):
+    compiled(capsys, "--all", "--out", str(tmp_path), "--choices")
+    offering = {path.name for path in tmp_path.glob("*.yaml") if "literals" in path.read_text(encoding="utf-8")}
+    assert offering == {f"driftline-{name}.yaml" for name in PIPELINES}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_releases_before_2_16_refuse_choices(name):
+    found = [str(one) for one in refusals(compile_pipeline(name, Profile(), choices=True))]
+    assert len(found) > len(CHOICES[name])
+    assert all(one.endswith("literals is unknown (KFP 2.14.4, 2.15.0)") for one in found)
+    assert list(refusals(compile_pipeline(name, Profile()))) == []
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_the_page_of_a_pipeline_holds_what_to_paste_and_every_parameter(tmp_path, capsys, name):
+    compiled(capsys, "--all", "--out", str(tmp_path))
+    spec = documents((tmp_path / f"driftline-{name}.yaml").read_text(encoding="utf-8"))[0]
+    page = (tmp_path / f"driftline-{name}.md").read_text(encoding="utf-8")
+    # The box of Kubeflow's UI has one line, and what is in it travels in a URL.
+    [pasted] = page.partition("```text\n")[2].partition("\n```")[0].splitlines()
+    assert pasted.startswith(spec["pipelineInfo"]["description"])
+    assert len(quote(pasted, safe="")) < 6000
+    for parameter, one in spec["root"]["inputDefinitions"]["parameters"].items():
+        assert f"`{parameter}` " in pasted
+        assert f"\n| `{parameter}` | " in page
+        assert one["description"].split()[0] in page
+    for words in CHOICES[name].values():
+        assert f"one of {', '.join(f'`{word}`' if word else 'nothing' for word in words)} |" in page
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_the_pages_of_the_repository_are_up_to_date(name):
+    page = (YAML / f"driftline-{name}.md").read_text(encoding="utf-8")
+    assert explain(name, compile_pipeline(name, Profile())) == page, "run `make golden` and review its diff"
 
 
 PROFILE = "steps: {embed: {timeout: 7h}}\n"
@@ -188,6 +258,7 @@ PROFILE = "steps: {embed: {timeout: 7h}}\n"
         ("fit --format kubernetes", "--format kubernetes: expected a pipeline, backfill or drift, got fit"),
         ("--all --format kubernetes", "--format kubernetes: expected a pipeline, backfill or drift, got --all"),
         ("drift --all", "--all: expected no name beside it, got drift"),
+        ("fit --choices", "--choices: expected a pipeline, backfill or drift; fit is a component, without a form"),
         (
             "drift --format kubernetes --namespace A",
             "Invalid value for '--namespace': expected a Kubernetes name of a-z, 0-9 and -, got 'A'; see driftline "
@@ -260,6 +331,9 @@ def test_kubernetes_objects_hold_what_would_be_uploaded(tmp_path, capsys, name):
     assert version["metadata"] == {"name": version_of(text), "namespace": "ml"}
     assert version["spec"]["pipelineName"] == f"driftline-{name}"
     assert (version["spec"]["pipelineSpec"], version["spec"]["platformSpec"]) == (spec, platform)
+    # The UI shows both descriptions on one card.
+    assert pipeline["spec"]["description"] == spec["pipelineInfo"]["description"]
+    assert version["spec"]["description"] == brief(declared(spec))
     assert re.fullmatch(rf"driftline-{name}-{re.escape(images.VERSION)}-[0-9a-f]{{12}}", version_of(text))
 
 
@@ -272,6 +346,16 @@ def test_kubernetes_objects_keep_to_their_definitions(tmp_path, capsys, name):
         jsonschema.validate(one, strict(schema))
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({**one, "spec": {**one["spec"], "unheardOf": 1}}, strict(schema))
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_kubernetes_objects_offer_choices(tmp_path, capsys, name):
+    pipeline, version = objects(capsys, tmp_path / "o.yaml", name, "--choices")
+    text = compile_pipeline(name, Profile(), choices=True)
+    spec, platform = documents(text)
+    assert (version["spec"]["pipelineSpec"], version["spec"]["platformSpec"]) == (spec, platform)
+    assert version["metadata"]["name"] == version_of(text)
+    assert "literals" not in str(pipeline)
 
 
 def strict(schema: Any) -> Any:

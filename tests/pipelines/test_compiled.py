@@ -93,8 +93,8 @@ def test_golden_drift_pipeline_runs_here_and_gives_the_librarys_numbers(tmp_path
     current = write_embeddings(str(tmp_path / "y"), y, rows_per_shard=1000)
     done = run_golden(
         "drift",
-        f'{{"reference": "{reference}", "current": "{current}", "out": "{tmp_path}/out", "components": 8, '
-        '"permutations": 99, "tasks": 3, "seed": 5}',
+        f'{{"reference": "{reference}", "current": "{current}", "output_folder": "{tmp_path}/out", '
+        '"pca_components": 8, "test_permutations": 99, "kernel_tasks": 3, "seed": 5}',
         tmp_path,
     )
     assert done.returncode == 0, done.stdout[-3000:]
@@ -117,10 +117,10 @@ def test_golden_backfill_pipeline_runs_here(tmp_path, model_folder):
     write_texts(tmp_path / "texts" / "b.jsonl", texts[30:], "b")
     done = run_golden(
         "backfill",
-        f'{{"texts": ["{tmp_path}/texts"], "model": "{model_folder}", "out": "{tmp_path}/out", "rows_per_shard": 20, '
-        '"tasks": 2}',
+        f'{{"text_files": ["{tmp_path}/texts"], "model": "{model_folder}", "output_folder": "{tmp_path}/out", '
+        '"embed_tasks": 2}',
         tmp_path,
     )
     assert done.returncode == 0, done.stdout[-3000:]
     manifest = read_json(str(tmp_path / "out" / "manifest.json"))
-    assert [shard["rows"] for shard in manifest["shards"]] == [20, 20, 10]
+    assert [shard["rows"] for shard in manifest["shards"]] == [50]

@@ -131,3 +131,12 @@ def test_steps_of_this_process_are_followed_for_the_length_of_the_block(screen):
     lines = file.getvalue().splitlines()
     assert lines[0].startswith("embed: plan done in 0.0")
     assert lines[1:] == ["embed: embed 2/2 failed"]
+
+
+def test_what_a_step_warns_of_is_shown_as_it_is(screen):
+    file = screen(False)
+    with following(Display("embed", ("plan",))), running("plan"):
+        LOGGER.warning("%s: cannot be read [%s]; it is made anew", "/x", "red")
+    lines = file.getvalue().splitlines()
+    assert lines[0] == "/x: cannot be read [red]; it is made anew"
+    assert lines[1].startswith("embed: plan done in ")

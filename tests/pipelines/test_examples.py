@@ -15,14 +15,12 @@ from google.protobuf import json_format
 from kfp.compiler import Compiler
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from driftline.components.artifacts import Outcome
 from driftline.components.mmd import two_sample_test
 from driftline.components.projection.pca import PCA, gather
-from driftline.components.steps import Skipped, write_skipped
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.store import read_json
 from driftline.pipelines.examples import gated_drift, kernel_sums_alone, nightly
-from driftline.pipelines.examples.small_steps import notify
+from driftline.pipelines.examples.small_steps import tell_chat
 from driftline.pipelines.profile import Profile
 from tests.components.embedding.backfills import Backfill
 from tests.components.embedding.tiny_models import save_model
@@ -85,7 +83,7 @@ def test_an_example_placed_by_a_profile_that_sets_everything_passes_the_lint(nam
 def test_a_message_is_never_taken_from_the_cache(tmp_path):
     spec, _ = documents(compiled("nightly-drift", Profile(), tmp_path))
     tasks = [task for one in spec["components"].values() for task in one.get("dag", {}).get("tasks", {}).values()]
-    messages = [task for task in tasks if "notify" in task["componentRef"]["name"]]
+    messages = [task for task in tasks if "tell-chat" in task["componentRef"]["name"]]
     assert len(messages) == 2
     assert [task["cachingOptions"] for task in messages] == [{}, {}]
 
@@ -128,13 +126,13 @@ def url(webhook) -> Generator[str]:
 
 
 def test_a_message_is_posted_as_json(webhook, url):
-    notify.python_func(text='Drift, "so to say": ΔMMD', report_uri="gs://b/report.html", webhook=url)
+    tell_chat.python_func(text='Drift, "so to say": ΔMMD', report_uri="gs://b/report.html", webhook=url)
     text = 'Drift, "so to say": ΔMMD; see gs://b/report.html'
     assert webhook.messages == [("/services/secret-part", "application/json", {"text": text})]
 
 
 def test_without_a_webhook_a_message_is_logged(caplog):
-    notify.python_func(text="Drift")
+    tell_chat.python_func(text="Drift")
     assert caplog.messages == ["Drift"]
 
 
@@ -156,7 +154,7 @@ def test_without_a_webhook_a_message_is_logged(caplog):
 def test_a_webhook_that_fails_ends_the_step_in_one_line_without_its_secret(broken, words, webhook, url):
     webhook.status = 500
     with pytest.raises(SystemExit) as end:
-        notify.python_func(text="Drift", webhook=broken(url))
+        tell_chat.python_func(text="Drift", webhook=broken(url))
     line = str(end.value.code)
     assert words in line
     assert "\n" not in line
@@ -168,12 +166,6 @@ def test_the_moment_of_a_run_is_settled_once():
     assert nightly.moment_of.python_func("2026-11-30") == "2026-11-30"
     now = datetime.fromisoformat(nightly.moment_of.python_func())
     assert now.utcoffset() == timedelta(0)
-
-
-def test_a_skipped_run_decides_nothing(tmp_path):
-    path = tmp_path / "outcome"
-    write_skipped(str(path), Skipped("current: the window is empty"))
-    assert kernel_sums_alone.read_outcome.python_func(outcome=Outcome(uri=str(path))) == (False, 1.0, 0.0)
 
 
 # The gates, by themselves
@@ -192,9 +184,9 @@ def run_example(code: str, root: Path, **arguments: Any) -> LocalRun:
 GATES = [
     ("gated_drift.gate", {"drift": True}, ["no longer look like"]),
     ("gated_drift.gate", {"drift": False}, []),
-    ("nightly.gate", {"drift": True, "status": "compared"}, ["do not look like"]),
-    ("nightly.gate", {"drift": False, "status": "compared"}, []),
-    ("nightly.gate", {"drift": False, "status": "skipped"}, ["nothing to compare"]),
+    ("nightly.gate", {"drift": True, "verdict": "drift found"}, ["do not look like"]),
+    ("nightly.gate", {"drift": False, "verdict": "no drift found"}, []),
+    ("nightly.gate", {"drift": False, "verdict": "skipped"}, ["nothing to compare"]),
 ]
 
 
@@ -213,7 +205,7 @@ def test_a_webhook_that_fails_fails_the_run(webhook, url, tmp_path):
     run = run_example("gated_drift.gate", tmp_path, drift=True, report_uri="", webhook=url)
     assert not run.succeeded
     assert ": the message was not taken (HTTP Error 500: Internal Server Error)" in run.log
-    assert "Traceback" not in run.log.partition("the message was not taken")[0].rpartition("notify")[2]
+    assert "Traceback" not in run.log.partition("the message was not taken")[0].rpartition("tell-chat")[2]
 
 
 # Whole runs
@@ -250,11 +242,11 @@ def test_own_texts_that_drifted_are_told_of(lake, webhook, url, tmp_path):
     run = run_example(
         "gated_drift.gated_drift",
         tmp_path / "run",
-        texts=[lake.day],
+        text_files=[lake.day],
         model=lake.model,
         embeddings=str(tmp_path / "embeddings"),
         reference=f"{lake.embeddings}/date=2026-11-21..2026-11-28",
-        out=str(tmp_path / "out"),
+        output_folder=str(tmp_path / "out"),
         tasks=1,
         webhook=url,
     )
@@ -269,7 +261,7 @@ def test_own_texts_that_drifted_are_told_of(lake, webhook, url, tmp_path):
 
 
 NIGHT = {
-    "texts": "{texts}/date=yesterday",
+    "text_files": "{texts}/date=yesterday",
     "night": "{embeddings}/date=yesterday",
     "week": "{embeddings}/date=-8d..-2d",
 }
@@ -281,12 +273,12 @@ def run_night(lake: SimpleNamespace, root: Path, as_of: str, url: str) -> tuple[
     run = run_example(
         "nightly.nightly",
         root / "run",
-        **{**places, "texts": [places["texts"]]},
+        **{**places, "text_files": [places["text_files"]]},
         model=lake.model,
-        out=f"{root}/reports/{{date}}",
+        output_folder=f"{root}/reports/{{date}}",
         tasks=1,
         webhook=url,
-        as_of=as_of,
+        window_as_of=as_of,
     )
     assert run.succeeded, run.log[-3000:]
     [result] = (root / "reports").glob("2026-*/result.json")
@@ -300,7 +292,7 @@ def test_a_night_like_the_week_before_is_compared_and_nobody_is_told(lake, webho
     assert result["current"]["uri"].endswith("/embeddings/date=2026-11-29")
     assert result["reference"]["uri"].endswith("/embeddings/date=2026-11-22..2026-11-28")
     assert [result[side]["rows"] for side in ("reference", "current")] == [105, 30]
-    assert (webhook.messages, run.ran("notify")) == ([], 0)
+    assert (webhook.messages, run.ran("tell-chat")) == ([], 0)
 
 
 @pytest.mark.slow
@@ -324,16 +316,17 @@ def test_kernel_sums_alone_decide_as_the_library_does(tmp_path):
         tmp_path / "run",
         reference=write_embeddings(str(tmp_path / "x"), x),
         current=write_embeddings(str(tmp_path / "y"), y),
-        out=str(tmp_path / "out"),
-        tasks=2,
+        output_folder=str(tmp_path / "out"),
+        kernel_tasks=2,
     )
     assert run.succeeded, run.log[-3000:]
     pooled = np.concatenate([x, y])
     z = PCA.fit(gather([pooled]), 32).project(pooled).astype(np.float32)
     expected = two_sample_test(z[:120], z[120:], kernel="rbf", permutations=500)
     assert run.outputs == {
-        "rejected": True,
+        "drift": True,
         "p_value": expected.p_value,
         "mmd2": pytest.approx(expected.mmd2, rel=1e-4),
+        "verdict": "drift found",
     }
     assert expected.rejected

@@ -22,7 +22,7 @@ from driftline.pipelines.profile import Profile
 from tests.support.ir_lint import documents
 
 OURS = "registry.example/kernels:7"
-DATASETS = {"reference": "x", "current": "y", "out": "z"}
+DATASETS = {"reference": "x", "current": "y", "output_folder": "z"}
 
 
 def images_of(compiled: str) -> dict[str, str]:
@@ -85,7 +85,9 @@ def test_a_tasks_own_image_and_a_profiles_count_before_the_variable(monkeypatch,
 def test_one_task_s_image_is_no_other_s(tmp_path):
     @dsl.pipeline
     def two_of_them():
-        planned = plan_backfill(texts=["x"], model="m", out="o").set_container_image("registry.example/mine:1")
+        planned = plan_backfill(text_files=["x"], model="m", output_folder="o").set_container_image(
+            "registry.example/mine:1"
+        )
         plan = planned.outputs["backfill_plan"]
         with dsl.ParallelFor(planned.outputs["Output"]) as share:
             embedded = embed(share=share, backfill_plan=plan)

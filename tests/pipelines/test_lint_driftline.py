@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import yaml
 from kfp.compiler import Compiler
 
 from driftline.components import images
@@ -45,6 +46,19 @@ EXAMPLES: dict[str, Callable[[Profile], Any]] = {
 @pytest.mark.parametrize("name", PIPELINES)
 def test_the_pipelines_have_no_problem_with_any_option(name, option):
     assert list(problems(compile_pipeline(name, Profile(**EVERY_OPTION[option])))) == []
+
+
+@pytest.mark.parametrize("step", ["fail-on-drift", "report"])
+def test_what_fails_on_purpose_alone_is_not_tried_again(step):
+    spec, platform = documents(compile_pipeline("drift", Profile()))
+    dags = [spec["root"]["dag"], *(one["dag"] for one in spec["components"].values() if "dag" in one)]
+    tasks = {name: task for dag in dags for name, task in dag["tasks"].items()}
+    if tasks[step].pop("retryPolicy", None) is None:
+        tasks[step]["retryPolicy"] = tasks["report"]["retryPolicy"]
+    [problem] = problems(yaml.safe_dump_all([spec, platform]))
+    assert problem.endswith(
+        "fail-on-drift: retried, and fails on purpose" if step == "fail-on-drift" else "report: not retried"
+    )
 
 
 def test_the_examples_are_found():

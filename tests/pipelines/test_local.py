@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.components.errors import UsageError
+from driftline.components.errors import DataError, UsageError
+from driftline.components.steps import running
 from driftline.pipelines import local
 from driftline.pipelines.local import PipelineFailed, progress_records, run_pipeline, task_name
 from tests.support.command import processes
@@ -23,14 +24,19 @@ def record(event: str, step: str = "fit", task: int = 0, tasks: int = 1, **more)
 
 
 DONE, START = record("done", seconds=1.5), record("start", "kernel", 2, 4)
+FAILED = {"error": "no row (/x)", **record("failed", "sample", kind="DataError")}
 texts = st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]))
 records = st.builds(
     record,
-    st.sampled_from(["start", "progress", "done", "failed"]),
+    st.sampled_from(["start", "progress", "done"]),
     step=texts,
     task=st.integers(0, 200),
     tasks=st.integers(1, 200),
-    error=texts | st.just('{"driftline": "done"}'),
+    skipped=texts | st.just('{"driftline": "done"}') | st.just('{"error": "no"}'),
+) | st.builds(
+    lambda error, step: {"error": error, **record("failed", step)},
+    texts | st.just('{"driftline": "done"}') | st.just('{"error": "no", "driftline": "failed"}'),
+    texts,
 )
 
 
@@ -47,6 +53,10 @@ records = st.builds(
         (json.dumps(DONE)[:-1], []),
         (json.dumps(DONE)[5:], []),
         ('{"driftline": 7} {"driftline": "done", "step": "fit"}', []),
+        (json.dumps(FAILED) + json.dumps(START), [FAILED, START]),
+        (json.dumps(FAILED)[:12] + json.dumps(START) + json.dumps(FAILED)[12:], [START]),
+        ('{"error": "of something else", "code": 7}' + json.dumps(DONE), [DONE]),
+        ('{"error": {"driftline": "failed"}} {"error": ', []),
     ],
 )
 def test_progress_records_of_whole_joined_and_torn_lines(line, found):
@@ -106,12 +116,19 @@ def test_records_are_handed_on_and_everything_is_logged(tmp_path, acting):
     [("UsageError", UsageError), ("DataError", PipelineFailed), ("StorageError", PipelineFailed)],
 )
 def test_the_first_failure_is_raised_by_its_kind(tmp_path, acting, kind, error):
-    first = record("failed", "kernel", 1, 4, error="the first: do this", kind=kind)
-    acting(say(START, first, record("failed", "kernel", 2, 4, error="the second", kind="DataError")), "exit 1")
+    first = {"error": "the first: do this", **record("failed", "kernel", 1, 4, kind=kind)}
+    second = {"error": "the second", **record("failed", "kernel", 2, 4, kind="DataError")}
+    acting(say(START, first, second), "exit 1")
     with pytest.raises(error) as raised:
         run(tmp_path)
     assert str(raised.value) == "the first: do this"
     assert isinstance(raised.value, UsageError) == (kind == "UsageError")
+
+
+def test_a_terminal_gets_the_message_as_it_was_put(tmp_path, acting):
+    acting(say({**FAILED, "message": "/x: no row"}), "exit 1")
+    with pytest.raises(PipelineFailed, match=r"\A/x: no row\Z"):
+        run(tmp_path)
 
 
 def test_tasks_that_end_without_a_word_are_named(tmp_path, acting):
@@ -164,9 +181,11 @@ def test_a_line_that_is_not_utf8_is_logged_as_it_is(tmp_path, acting):
 
 
 def test_marks_are_what_steps_write(caplog):
-    from driftline.components.steps import StepClock
-
-    with caplog.at_level("INFO", logger="driftline"):
-        StepClock("fit", 1, 3).log("start", note="{}")
-    assert caplog.messages[0].startswith(local.MARK)
-    assert list(progress_records(caplog.messages[0])) == [record("start", "fit", 1, 3, note="{}")]
+    caplog.set_level("INFO", logger="driftline")
+    with pytest.raises(DataError), running("fit", 1, 3) as clock:  # noqa: PT012
+        clock.log("progress", note="{}")
+        raise DataError("/x: no {}")
+    assert all(local.MARK.match(line) for line in caplog.messages)
+    found = [one for line in caplog.messages for one in progress_records(line)]
+    assert found[:2] == [record("start", "fit", 1, 3), record("progress", "fit", 1, 3, note="{}")]
+    assert found[2].items() >= {"error": "no {} (/x)", "message": "/x: no {}", "kind": "DataError"}.items()

@@ -26,6 +26,7 @@ from tests.support.ir_lint import documents, problems
 
 README = Path(__file__).parents[2] / "pipelines" / "README.md"
 BACKFILL_STEPS = {"plan-backfill", "embed", "finish-backfill"}
+NEVER_RETRIED = {name for name, step in STEPS.items() if not step.retried}
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,8 @@ def test_every_compiled_task_may_be_tried_as_often_as_it_says(name, compiled, ev
     for text in (compiled[name], compile_pipeline(name, Profile())):
         _, settings = executors(text)
         for step, task in tasks(text).items():
+            if step in NEVER_RETRIED:
+                continue
             policy = task["retryPolicy"]
             retries, window_s = int(policy["maxRetryCount"]), int(policy["backoffMaxDuration"].removesuffix("s"))
             assert (policy["backoffDuration"], policy["backoffFactor"]) == ("30s", 2.0)
@@ -151,7 +154,23 @@ def test_an_older_sdk_does_not_cut_the_window(monkeypatch):
 
     monkeypatch.setattr(structures.RetryPolicy, "to_proto", cut)
     text = compile_pipeline("drift", Profile())
-    assert {task["retryPolicy"]["backoffMaxDuration"] for task in tasks(text).values()} == {f"{25 * 3600}s"}
+    windows = {task["retryPolicy"]["backoffMaxDuration"] for task in tasks(text).values() if "retryPolicy" in task}
+    assert windows == {f"{25 * 3600}s"}
+
+
+def test_a_step_that_fails_on_purpose_is_tried_once(everything):
+    """Drift would be found again, three times over, and the run turn red half an hour later."""
+    assert {"fail-on-drift"} == NEVER_RETRIED
+    for profile in (Profile(), everything, Profile(retries=10), Profile.model_validate(NOT_AGAIN)):
+        unretried = {step for step, task in tasks(compile_pipeline("drift", profile)).items() if not_tried_again(task)}
+        assert unretried == NEVER_RETRIED
+
+
+NOT_AGAIN = {"steps": {"fail-on-drift": {"retries": 0}}}
+
+
+def not_tried_again(task: dict[str, Any]) -> bool:
+    return int(task.get("retryPolicy", {}).get("maxRetryCount", 0)) == 0
 
 
 # A profile that sets everything.
@@ -188,9 +207,10 @@ def test_what_is_said_of_all_tasks_is_in_every_one(compiled):
             }
             assert [secret["secretName"] for secret in one["imagePullSecret"]] == ["registry"]
             assert one["imagePullPolicy"] == "IfNotPresent"
-            [secret] = one["secretAsEnv"]
-            assert secret["secretName"] == "huggingface"
-            assert secret["keyToEnv"] == [{"secretKey": "token", "envVar": "HF_TOKEN"}]
+            secrets = {secret["secretName"]: secret["keyToEnv"] for secret in one["secretAsEnv"]}
+            assert secrets.pop("huggingface") == [{"secretKey": "token", "envVar": "HF_TOKEN"}]
+            webhook = {"webhook": [{"secretKey": "token", "envVar": "DRIFTLINE_NOTIFY_TOKEN"}]}
+            assert secrets == (webhook if step == "notify" else {})
             assert ("driftline-data", "/data") in mounts(one)
             assert one["podMetadata"] == {
                 "labels": {"team": "search"},
@@ -275,6 +295,54 @@ def test_a_steps_variables_volumes_and_labels_come_before_all_tasks():
     assert settings["fit"]["podMetadata"]["labels"] == {"team": "own", "tier": "all"}
     assert settings["fit"]["nodeSelector"]["labels"] == {"pool": "own", "zone": "a"}
     assert settings["plan"]["nodeSelector"]["labels"] == {"pool": "all", "zone": "a"}
+
+
+def test_a_notification_s_token_is_a_secret_of_its_step_alone():
+    token = {"name": "chat", "key": "token"}
+    profile = Profile.model_validate({"steps": {"notify": {"secrets": {"DRIFTLINE_NOTIFY_TOKEN": token}}}})
+    _, settings = executors(compile_pipeline("drift", profile))
+    assert {step for step, one in settings.items() if "secretAsEnv" in one} == {"notify"}
+    [secret] = settings["notify"]["secretAsEnv"]
+    assert (secret["secretName"], secret["keyToEnv"]) == (
+        "chat",
+        [{"secretKey": "token", "envVar": "DRIFTLINE_NOTIFY_TOKEN"}],
+    )
+
+
+def first_step_inputs(profile: Profile) -> dict[str, Any]:
+    """Return what is given to the backfill's first step by the profile, and not by who starts a run."""
+    inputs = tasks(compile_pipeline("backfill", profile))["plan-backfill"]["inputs"]["parameters"]
+    return {name: one["runtimeValue"]["constant"] for name, one in inputs.items() if "runtimeValue" in one}
+
+
+def test_what_a_cluster_knows_of_its_encoders_reaches_the_backfill_s_first_step():
+    told = {"encoder_profile": "gs://lake/encoder profile.json", "hourly_price": 2, "model_claim": "models"}
+    profile = Profile.model_validate(told)
+    assert first_step_inputs(profile) == {
+        "encoder_profile": "gs://lake/encoder profile.json",
+        "hourly_price": 2.0,
+        "model_cache": MODEL_CACHE,
+        "job": "{{$.pipeline_job_uuid}}",
+    }
+    assert first_step_inputs(Profile()) | {"job": ""} == {
+        "encoder_profile": "",
+        "hourly_price": 0.0,
+        "model_cache": "",
+        "job": "",
+    }
+    spec, _ = documents(compile_pipeline("backfill", profile))
+    assert not {"encoder_profile", "hourly_price", "model_cache", "job"} & set(
+        spec["root"]["inputDefinitions"]["parameters"]
+    )
+
+
+@given(st.one_of(st.integers(0, 10**400), st.floats(allow_nan=True, allow_infinity=True)))
+def test_a_price_is_a_finite_number_or_refused(price):
+    if 0 <= price < 1e300:
+        assert Profile.model_validate({"hourly_price": price}).hourly_price == float(price)
+    else:
+        with pytest.raises(ValidationError, match="expected a number of at least 0"):
+            Profile.model_validate({"hourly_price": price})
 
 
 def test_the_models_claim_may_be_mounted_elsewhere_where_no_model_is_read():
@@ -393,8 +461,8 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("gpu_resource: gpu", 'gpu_resource: expected a resource of the nodes, such as nvidia.com/gpu, got "gpu"'),
         (
             "steps: [embed]",
-            "steps: expected keys among sample, fit, project, plan, kernel-sums, mmd-test, report, plan-backfill, "
-            'embed, finish-backfill, got ["embed"]',
+            "steps: expected keys among sample, fit, project, plan, kernel-sums, mmd-test, report, notify, "
+            'fail-on-drift, plan-backfill, embed, finish-backfill, got ["embed"]',
         ),
         ("limits: 3", "limits: expected keys among cpu, memory, got 3"),
         ("labels: team", 'labels: expected keys and values, got "team"'),
@@ -462,6 +530,34 @@ def refusal(tmp_path: Path, text: str) -> str:
             "volumes: {shared-memory: /data}",
             "volumes.shared-memory: expected another claim than the volume of /dev/shm: a task can mount each once",
         ),
+        (
+            "steps: {fail-on-drift: {retries: 2}}",
+            "steps.fail-on-drift.retries: expected no retries of a step that fails on purpose",
+        ),
+        (
+            "encoder_profile: encoder.json",
+            "encoder_profile: expected a gs:// URI or the whole path of a file, such as /data/encoder.json, or an "
+            'empty text, got "encoder.json"',
+        ),
+        (
+            "encoder_profile: gs://bucket/",
+            "encoder_profile: expected a gs:// URI or the whole path of a file, such as /data/encoder.json, or an "
+            'empty text, got "gs://bucket/"',
+        ),
+        (
+            "encoder_profile: /data/{{workflow.name}}.json",
+            'encoder_profile: expected a text without {{, which Argo would fill in, got "/data/{{workflow.name}}.json"',
+        ),
+        (
+            "encoder_profile:",
+            "encoder_profile: expected text (in quotes, where YAML reads a number, a date or yes and no), got null",
+        ),
+        ("hourly_price: -1", "hourly_price: expected a number of at least 0, got -1"),
+        ("hourly_price: '2.5'", 'hourly_price: expected a number of at least 0, got "2.5"'),
+        ("hourly_price: yes", "hourly_price: expected a number of at least 0, got true"),
+        ("hourly_price: .nan", "hourly_price: expected a number of at least 0, got NaN"),
+        ("hourly_price: .inf", "hourly_price: expected a number of at least 0, got Infinity"),
+        ("hourly_price:", "hourly_price: expected a number of at least 0, got null"),
         ("model_claim: A_B", 'model_claim: expected the name of a volume claim, or an empty text, got "A_B"'),
         (
             "environment: {DEBUG: 1}",

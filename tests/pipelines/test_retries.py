@@ -86,14 +86,20 @@ class Step(NamedTuple):
     deadline_s: float
 
 
+ON_PURPOSE = "fail-on-drift"  # it fails to say something, which trying again would only delay
+
+
 def steps_of(name: str, profile: Profile) -> list[Step]:
-    """Return every task that runs a container, with how it is retried and how long an attempt may take."""
+    """Return every task that runs a container, with how it is retried and how long an attempt may take.
+
+    The one that fails on purpose is left out.
+    """
     spec, platform = documents(compile_pipeline(name, profile))
     settings = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     return [
         Step(str(task), RetryStrategy.of_task(task.spec), float(settings[task.executor]["activeDeadlineSeconds"]))
         for task in Graph(spec).tasks()
-        if task.executor
+        if task.executor and task.name != ON_PURPOSE
     ]
 
 
@@ -141,6 +147,14 @@ def test_a_step_that_always_fails_is_tried_four_times(name):
     for task, strategy, deadline_s in steps_of(name, Profile()):
         done = replay(strategy, deadline_s, [Course(deadline_s)] * 5)
         assert (len(done.attempts), done.end.message) == (4, "No more retries left"), task
+
+
+@pytest.mark.parametrize("profile", [Profile(), Profile(retries=10)], ids=["by default", "often"])
+def test_the_step_that_fails_on_purpose_is_never_tried_again(profile):
+    spec, _ = documents(compile_pipeline("drift", profile))
+    [task] = [task for task in Graph(spec).tasks() if task.name == ON_PURPOSE]
+    assert "retryPolicy" not in task.spec
+    assert len(replay(RetryStrategy.of_task(task.spec), HOUR_S, [Course(60.0)] * 2).attempts) == 1
 
 
 @pytest.mark.parametrize(

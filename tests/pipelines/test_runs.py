@@ -2,28 +2,29 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from driftline.components.embedding.backfill.plan import ROWS_PER_SHARD
+from driftline.components.drift_settings import DriftSettings
+from driftline.components.embedding.backfill.cutting import ROWS_PER_SHARD
+from driftline.components.embedding.backfill.settings import IN_PIPELINES, BackfillSettings
 from driftline.components.errors import StorageError, UsageError
 from driftline.components.mmd.result import DriftResult
 from driftline.components.storage.store import read_json
-from driftline.components.storage.texts import TextColumns
 from driftline.pipelines import runs
 from driftline.pipelines.compiled import compile_pipeline
 from driftline.pipelines.local import PipelineFailed
 from driftline.pipelines.profile import Profile
-from driftline.pipelines.runs import DriftSettings, EmbedSettings, absolute, run_drift
+from driftline.pipelines.runs import absolute, run_drift
 from tests.support.command import listing
 from tests.support.datasets import write_embeddings
 from tests.support.ir_lint import documents
 from tests.support.steps import pipeline_in_process
 
-SETTINGS = DriftSettings(components=3, permutations=99)
+SETTINGS = DriftSettings(pca_components=3, test_permutations=99)
 
 
 @pytest.fixture
@@ -160,34 +161,31 @@ def parameters(name: str) -> dict:
 
 def test_settings_are_the_pipelines_parameters():
     declared = parameters("drift")
-    names = {field.name for field in fields(DriftSettings)}
-    assert names | {"reference", "current", "out"} == set(declared)
     ours = DriftSettings()
-    # A cluster has more processors than this machine: its default of tasks is larger.
-    assert {name for name in names if declared[name]["defaultValue"] != getattr(ours, name)} == {"tasks"}
+    names = {field.name for field in fields(ours)}
+    notified = {"notify_url", "fail_on_drift"}  # behind the report
+    assert declared.keys() == names | {"reference", "current", "output_folder"} | notified
+    assert {name for name in names if declared[name]["defaultValue"] != getattr(ours, name)} == set()
 
 
 def test_backfill_settings_are_the_pipelines_parameters_and_the_command_s_options():
-    ours = EmbedSettings()
-    expected = {
-        **{f"{field.name}_column": getattr(ours.columns, field.name) for field in fields(TextColumns)},
-        **asdict(ours.encoder),
-        **{field.name: getattr(ours, field.name) for field in fields(EmbedSettings)},
-    }
-    for part in ("columns", "encoder"):
-        del expected[part]
-    del expected["model_cache"]  # on a cluster, where the claim is mounted
+    ours = BackfillSettings()
+    expected = {field.name: getattr(ours, field.name) for field in fields(ours)}
+    of_the_cluster = {"encoder_profile", "hourly_price", "model_cache"}  # a profile says them
+    of_the_component = {"model_segment_overlap", "output_rows_per_shard"}  # nobody would turn them in a form
     declared = {name: value.get("defaultValue") for name, value in parameters("backfill").items()}
-    declared["profile"] = declared.pop("encoder_profile")
-    assert declared.keys() - {"texts", "model", "out", "tasks"} == expected.keys()
+    in_form = expected.keys() - of_the_cluster - of_the_component
+    assert declared.keys() == in_form | {"text_files", "model", "output_folder"}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in expected.items()}
-    assert {name: declared[name] for name in plain} == plain
+    assert {name: declared[name] for name in in_form} == {name: plain[name] for name in in_form}
 
     from driftline.pipelines import cli
 
-    options = cli.embed.make_context("embed", ["texts.csv", "--model", "m", "--out", "o"]).params
-    assert options.keys() - {"inputs", "model", "out", "as_json", "model_cache"} == expected.keys()
-    assert options["rows_per_shard"] == ROWS_PER_SHARD
-    for name in expected.keys() - {"rows_per_shard", "profile"}:
+    typed = cli.embed.make_context("embed", ["texts.csv", "--model", "m", "--out", "o"]).params
+    options = {IN_PIPELINES.get(name, name): value for name, value in typed.items()}
+    # All is one task on this machine.
+    assert options.keys() - {"inputs", "model", "output_folder", "as_json"} == expected.keys() - {"embed_tasks"}
+    assert options["output_rows_per_shard"] == ROWS_PER_SHARD
+    for name in expected.keys() - {"encoder_profile", "model_cache", "embed_tasks"}:
         assert (options[name] or expected[name]) == expected[name], name
     assert "title" in inspect.signature(runs.run_embed).parameters

@@ -38,7 +38,7 @@ def test_they_are_listed_with_their_verdicts(user: User, ran: list[str]) -> None
     assert [row.split()[0] for row in rows] == ran
     assert [row.split()[1] for row in rows] == ["RUNNING", "FAILED", "SUCCEEDED", "SUCCEEDED"]
     assert "no drift found: p = 0.41  gs://lake/0.41" in rows[2]
-    assert "  drift: p = 0.002 " in rows[3]
+    assert "  drift found: p = 0.002 " in rows[3]
     assert rows[3].split()[-4] == "gs://lake/0.002"
     assert user.types("runs", "--limit", "1").out.splitlines()[1].startswith(ran[0])
 
@@ -62,7 +62,7 @@ def test_all_pages_are_read(user: User, ran: list[str]) -> None:
 
 
 def test_those_of_a_schedule_also_after_it_was_replaced(user: User, ran: list[str]) -> None:
-    given = (*NIGHTLY, *NEEDED, "-p", "out=gs://lake/a")
+    given = (*NIGHTLY, *NEEDED, "-p", "output_folder=gs://lake/a")
     fired: list[str] = []
     for cron in ("5 0 * * *", "6 0 * * *", "7 0 * * *"):
         user.types(*given, "--cron", cron)
@@ -96,7 +96,7 @@ def test_none(user: User) -> None:
 @pytest.mark.parametrize(
     ("which", "state", "status", "said"),
     [
-        (3, "SUCCEEDED", 3, ["drift: p = 0.002", "report: gs://lake/0.002"]),
+        (3, "SUCCEEDED", 3, ["drift found: p = 0.002", "report: gs://lake/0.002"]),
         (2, "SUCCEEDED", 0, ["no drift found: p = 0.41", "report: gs://lake/0.41"]),
         (0, "RUNNING", 0, []),
         (1, "CANCELED", 1, []),
@@ -119,7 +119,7 @@ def test_one_is_waited_for(user: User, ran: list[str]) -> None:
     user.kubeflow.progress = ["PENDING", "RUNNING", "SUCCEEDED"]
     done = user.types("runs", ran[3], "--wait")
     assert done.out.splitlines() == [
-        "PENDING", "RUNNING", "SUCCEEDED", "drift: p = 0.002", "report: gs://lake/0.002",
+        "PENDING", "RUNNING", "SUCCEEDED", "drift found: p = 0.002", "report: gs://lake/0.002",
     ]  # fmt: skip
     assert done.status == 3
     assert user.types("runs", ran[2], "--wait", "--json").status == 0

@@ -17,7 +17,17 @@ from driftline.pipelines.schedules import Schedule, find_schedules, keep, rememb
 from tests.support.kubeflow_cli import NEEDED, User
 from tests.support.kubeflow_double import KubeflowDouble
 
-NIGHTLY = ("schedule", "drift.yaml", "--name", "nightly", "--cron", "5 0 * * *", *NEEDED, "-p", "out=gs://lake/{date}")
+NIGHTLY = (
+    "schedule",
+    "drift.yaml",
+    "--name",
+    "nightly",
+    "--cron",
+    "5 0 * * *",
+    *NEEDED,
+    "-p",
+    "output_folder=gs://lake/{date}",
+)
 
 
 class KilledError(BaseException):
@@ -64,12 +74,12 @@ class Wire:
 @pytest.fixture
 def wanted(kubeflow: KubeflowDouble) -> Schedule:
     """A schedule that nobody has made yet, of a pipeline that is there."""
-    spec = {"root": {"dag": {}, "inputDefinitions": {"parameters": {"out": {"parameterType": "STRING"}}}}}
+    spec = {"root": {"dag": {}, "inputDefinitions": {"parameters": {"output_folder": {"parameterType": "STRING"}}}}}
     pipeline = kubeflow._create_pipeline({"name": "drift"})["pipeline_id"]
     version = kubeflow._create_version(pipeline, "v1", "v1", {}, [spec])
     reference = {key: version[key] for key in ("pipeline_id", "pipeline_version_id")}
     experiment = Kubeflow(Wire(kubeflow)).experiment("driftline")
-    return Schedule("nightly", experiment, reference, {"out": "gs://lake/a"}, "0 5 0 * * *")
+    return Schedule("nightly", experiment, reference, {"output_folder": "gs://lake/a"}, "0 5 0 * * *")
 
 
 def run_keep(kubeflow: KubeflowDouble, wanted: Schedule, wire: Wire | None = None, *, spares: bool = True) -> list[str]:
@@ -101,7 +111,7 @@ def test_one_is_made_switched_on_and_then_left_alone(kubeflow: KubeflowDouble, w
     "change",
     [
         {"cron": "0 6 0 * * *"},
-        {"parameters": {"out": "gs://lake/b"}},
+        {"parameters": {"output_folder": "gs://lake/b"}},
         {"max_concurrency": 2},
         {"catchup": True},
         {"service_account": "other"},
@@ -413,7 +423,7 @@ def test_a_dry_run_shows_the_four_requests_and_sends_none(user: User) -> None:
         (["--cron", "0 5 0 * * L"], "cron '0 5 0 * * L': day of the week: expected numbers from 0 to 6"),
         (["--zone", "Berlin"], "zone: expected a name such as UTC or Europe/Berlin, got 'Berlin'"),
         (["--max-concurrency", "11"], "Invalid value for '--max-concurrency': 11 is not in the range 1<=x<=10"),
-        (["-p", "levle=1"], "parameter levle: the pipeline has none of that name; did you mean level?"),
+        (["-p", "test_levle=1"], "parameter test_levle: the pipeline has none of that name; did you mean test_level?"),
         (["--remove"], "remove: expected --name alone, got a pipeline or --cron too; leave them out"),
     ],
 )
@@ -431,7 +441,17 @@ def test_what_is_missing(user: User) -> None:
 
 
 def test_six_fields_that_look_like_five_are_sent_and_explained(user: User) -> None:
-    given = ("schedule", "drift.yaml", "--name", "nightly", "--cron", "5 0 * * * *", *NEEDED, "-p", "out=gs://lake/a")
+    given = (
+        "schedule",
+        "drift.yaml",
+        "--name",
+        "nightly",
+        "--cron",
+        "5 0 * * * *",
+        *NEEDED,
+        "-p",
+        "output_folder=gs://lake/a",
+    )
     done = user.types(*given)
     assert only(user.kubeflow)["trigger"]["cron_schedule"]["cron"] == "5 0 * * * *"
     assert done.out.splitlines()[-1] == (

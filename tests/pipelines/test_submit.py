@@ -39,22 +39,23 @@ def reporting(user: User, *records: dict[str, Any], out: str | None = None) -> C
 
 
 def test_a_file_is_uploaded_once_and_run_by_its_ids(user: User) -> None:
-    first = user.types("submit", "drift.yaml", *user.parameters, "-p", "level=0.1", "--no-wait")
+    first = user.types("submit", "drift.yaml", *user.parameters, "-p", "test_level=0.1", "--no-wait")
     assert first.status == 0, first.err
     (pipeline,) = user.kubeflow.pipelines.values()
     (version,) = user.kubeflow.versions.values()
     assert pipeline["name"] == pipeline["display_name"] == "driftline-drift"
     assert version["name"].startswith("0.1.0-")
     assert version["pipeline_spec"].keys() == {"pipeline_spec", "platform_spec"}, "GPU selectors and volumes are in it"
-    for described in (pipeline, version):
-        assert described["description"].startswith("Tell whether a window still looks like the reference.\n\n| param")
-        assert "| `current` | text | required | What to compare. |" in described["description"]
+    # The UI shows both on one card, which has room for each of them once.
+    assert pipeline["description"] == "Tell whether a window still looks like the reference."
+    needed = "`current` what to compare; `output_folder`; `reference`"
+    assert version["description"].startswith(f"- **must be given:** {needed}\n- `")
     (run,) = user.kubeflow.runs.values()
     assert run["pipeline_version_reference"] == {
         "pipeline_id": pipeline["pipeline_id"],
         "pipeline_version_id": version["pipeline_version_id"],
     }
-    assert run["runtime_config"]["parameters"]["level"] == 0.1
+    assert run["runtime_config"]["parameters"]["test_level"] == 0.1
     assert first.out.splitlines() == [
         f"pipeline driftline-drift, version {version['name']}: uploaded",
         f"run {run['run_id']}: {run['display_name']}",
@@ -105,7 +106,7 @@ def test_what_another_makes_at_the_same_moment_is_used(user: User, made: str) ->
     ("records", "status", "said"),
     [
         ([{"drift": False}], 0, ["no drift found: p = 0.41", "report: gs://lake/{id}"]),
-        ([{"drift": True, "p_value": 0.002}], 3, ["drift: p = 0.002", "report: gs://lake/{id}"]),
+        ([{"drift": True, "p_value": 0.002}], 3, ["drift found: p = 0.002", "report: gs://lake/{id}"]),
         (
             [{"status": "skipped", "drift": False, "reason": "current holds no rows", "report_uri": ""}],
             0,
@@ -114,7 +115,7 @@ def test_what_another_makes_at_the_same_moment_is_used(user: User, made: str) ->
         (
             [{"drift": False}, {"drift": True, "p_value": 0.01, "report_uri": "gs://lake/b"}],
             3,
-            ["no drift found: p = 0.41", "report: gs://lake/{id}", "drift: p = 0.01", "report: gs://lake/b"],
+            ["no drift found: p = 0.41", "report: gs://lake/{id}", "drift found: p = 0.01", "report: gs://lake/b"],
         ),
         ([{"job": "another"}], 0, ["no verdict: the history has no record of this run"]),
     ],
@@ -133,13 +134,13 @@ def test_it_ends_with_the_verdict(user: User, records: list[dict[str, Any]], sta
 def test_the_history_is_where_the_run_was_told(user: User, tmp_path: Path) -> None:
     user.kubeflow.progress = ["SUCCEEDED"]
     user.kubeflow.before = reporting(user, {"drift": True}, out=str(tmp_path / "other"))
-    parameters = (*NEEDED, "-p", f"out={tmp_path}/out/{{date}}/{{run}}")
-    assert user.types("submit", "drift.yaml", *parameters, "-p", f"history={tmp_path / 'other'}").status == 3
+    parameters = (*NEEDED, "-p", f"output_folder={tmp_path}/out/{{date}}/{{run}}")
+    assert user.types("submit", "drift.yaml", *parameters, "-p", f"output_history={tmp_path / 'other'}").status == 3
 
 
 def test_a_history_that_cannot_be_read_from_here_is_one_line(user: User) -> None:
     user.kubeflow.progress = ["SUCCEEDED"]
-    done = user.types("submit", "drift.yaml", *NEEDED, "-p", "out=/mnt/claim/reports/{date}")
+    done = user.types("submit", "drift.yaml", *NEEDED, "-p", "output_folder=/mnt/claim/reports/{date}")
     assert done.status == 0
     assert done.out.splitlines()[-1] == (
         "the verdict is not known: /mnt/claim/reports/history is not on this machine; it is in the run's own storage"
@@ -160,6 +161,24 @@ def test_a_failed_run_is_a_failure_with_its_error(user: User) -> None:
     assert done.refusal == (
         f"run {run}: FAILED: task sample: current gs://lake/cur: there is no dataset; its tasks' logs say more"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "drift", "status"),
+    [("fail_on_drift=true", True, 3), ("fail_on_drift=false", True, 1), ("fail_on_drift=true", False, 1)],
+)
+def test_a_run_that_fails_over_drift_as_it_was_asked_to_ends_with_its_verdict(
+    user: User, given: str, drift: bool, status: int
+) -> None:
+    user.kubeflow.progress = ["FAILED"]
+    user.kubeflow.before = reporting(user, {"drift": drift})
+    done = user.types("submit", "drift.yaml", *user.parameters, "-p", given)
+    (run,) = user.kubeflow.runs
+    assert done.status == status
+    assert done.out.splitlines()[-1] == f"report: gs://lake/{run[:4]}"
+    assert done.err.count(f"run {run}: FAILED") == 1  # whatever else failed is told, too
+    for shown in (user.types("runs", run), user.types("runs", run, "--json")):
+        assert shown.status == status
 
 
 def test_waiting_ends_and_the_run_goes_on(user: User) -> None:
@@ -238,10 +257,10 @@ def test_a_pipeline_that_the_ui_named_is_found_by_what_it_shows(user: User) -> N
     [
         (["none.yaml"], "none.yaml: No such file or directory; name a compiled pipeline's file, or a pipeline"),
         (["nosuch", *NEEDED], "pipeline 'nosuch': Kubeflow has none of that name; check the name and the namespace"),
-        (["drift.yaml", *NEEDED], "parameter out: must be given: -p out=…"),
+        (["drift.yaml", *NEEDED], "parameter output_folder: must be given: -p output_folder=…"),
         (
-            ["drift.yaml", *NEEDED, "-p", "out=x", "-p", "levle=1"],
-            "parameter levle: the pipeline has none of that name",
+            ["drift.yaml", *NEEDED, "-p", "output_folder=x", "-p", "test_levle=1"],
+            "parameter test_levle: the pipeline has none of that name",
         ),
         (["drift.yaml", "--version", "v1"], "version 'v1': is for pipelines in Kubeflow; drift.yaml is run as it is"),
         (["drift.yaml", "--params", "none"], "params none: No such file or directory; name a YAML or JSON file"),
@@ -291,23 +310,27 @@ def test_a_dry_run_shows_what_would_be_sent_and_sends_none_of_it(user: User) -> 
     assert {key: run[key] for key in sent} == sent
 
 
-@pytest.mark.parametrize(("meaning", "kept"), [("x" * 10, "| meaning |"), ("x" * 100, "| default |"), ("", "")])
-def test_a_long_description_fits_into_the_url(user: User, meaning: str, kept: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "meaning", "begins"),
+    [
+        (40, "x" * 10, "- `p0` xxxxxxxxxx\n"),
+        (40, "x" * 200, "- `p0`\n- `p1`\n"),
+        (999, "", "\N{SNOWMAN}" * 500),
+    ],
+)
+def test_a_long_description_fits_into_the_url(user: User, number: int, meaning: str, begins: str) -> None:
     """A version's description travels in the URL, of which gateways take 8 KiB; a pipeline's does not."""
     spec = yaml.safe_load(user.file.read_text(encoding="utf-8").partition("---")[0])
-    for number in range(40):
-        described = {"parameterType": "STRING", "isOptional": True, "description": meaning}
-        spec["root"]["inputDefinitions"]["parameters"][f"p{number}"] = described
-    if not meaning:
-        spec["pipelineInfo"]["description"] = "\N{SNOWMAN}" * 9000
+    described = {"parameterType": "STRING", "isOptional": True, "description": meaning}
+    spec["root"]["inputDefinitions"]["parameters"] = {f"p{one}": described for one in range(number)}
+    spec["pipelineInfo"]["description"] = "\N{SNOWMAN}" * 9000
     user.file.write_text(yaml.safe_dump(spec, allow_unicode=True), encoding="utf-8")
-    assert user.types("submit", "drift.yaml", *user.parameters, "--no-wait").status == 0
+    assert user.types("submit", "drift.yaml", "--no-wait").status == 0
     (target,) = [target for _, target in user.kubeflow.asked if "upload_version" in target]
     assert len(target) < 6500
     (pipeline,), (version,) = user.kubeflow.pipelines.values(), user.kubeflow.versions.values()
-    assert "| meaning |" in pipeline["description"]
-    assert version["description"].startswith(spec["pipelineInfo"]["description"][:40])
-    assert kept in version["description"]
+    assert pipeline["description"] == spec["pipelineInfo"]["description"]
+    assert version["description"].startswith(begins)
 
 
 def test_a_refused_upload_says_what_may_be_the_cause(user: User) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
@@ -12,6 +13,9 @@ from tests.support.compiled_ir import Graph, Spec, Task, documents, inputs_of, o
 from tests.support.kfp_refusals import YAML_BOOLEANS, before, refusals
 
 __all__ = ["documents", "problems", "refusals"]
+
+FAILS_ON_PURPOSE: Final = re.compile(r"exec-fail-on-drift(-\d+)?")
+"""Executors whose failure is an answer, which trying again would only delay; all others must be tried again."""
 
 # Settings of a step's pod that older releases leave out without a word: the whole volume is mounted in the place of a
 # part of it, and a secret that may be missing must be there.
@@ -146,5 +150,6 @@ def _placed(graph: Graph, settings: Mapping[str, Spec]) -> Iterator[str]:
     for task in graph.tasks():
         if task.executor and task.spec.get("cachingOptions", {}).get("enableCache"):
             yield f"{task}: cached by the names of datasets, not their content"
-        if task.executor and "retryPolicy" not in task.spec:
-            yield f"{task}: not retried"
+        on_purpose = FAILS_ON_PURPOSE.fullmatch(task.executor) is not None
+        if task.executor and ("retryPolicy" in task.spec) is on_purpose:
+            yield f"{task}: {'retried, and fails on purpose' if on_purpose else 'not retried'}"

@@ -25,14 +25,14 @@ root:
     parameters:
       current: {parameterType: STRING, description: What to compare.}
       reference: {parameterType: STRING}
-      out: {parameterType: STRING}
-      history: {parameterType: STRING, defaultValue: "", isOptional: true}
-      level: {parameterType: NUMBER_DOUBLE, defaultValue: 0.05, isOptional: true}
-      tasks: {parameterType: NUMBER_INTEGER, defaultValue: 8.0, isOptional: true}
-      strict: {parameterType: BOOLEAN, defaultValue: false, isOptional: true}
-      texts: {parameterType: LIST, defaultValue: [], isOptional: true}
+      output_folder: {parameterType: STRING}
+      output_history: {parameterType: STRING, defaultValue: "", isOptional: true}
+      test_level: {parameterType: NUMBER_DOUBLE, defaultValue: 0.05, isOptional: true}
+      kernel_tasks: {parameterType: NUMBER_INTEGER, defaultValue: 8.0, isOptional: true}
+      fail_on_drift: {parameterType: BOOLEAN, defaultValue: false, isOptional: true}
+      text_files: {parameterType: LIST, defaultValue: [], isOptional: true}
       extra: {parameterType: STRUCT, defaultValue: {}, isOptional: true}
-      method: {parameterType: STRING, defaultValue: auto, isOptional: true, literals: [auto, exact]}
+      test_method: {parameterType: STRING, defaultValue: auto, isOptional: true, literals: [auto, exact]}
 ---
 platforms:
   kubernetes:
@@ -93,7 +93,7 @@ class User:
     @property
     def parameters(self) -> tuple[str, ...]:
         """What drift.yaml must be given, as typed."""
-        return (*NEEDED, "-p", f"out={self.out}")
+        return (*NEEDED, "-p", f"output_folder={self.out}")
 
     def types(self, *arguments: str) -> Done:
         self._capsys.readouterr()

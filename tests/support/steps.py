@@ -5,104 +5,74 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from driftline.components.errors import DriftlineError, UsageError
 from driftline.components.kernel import step as kernel
-from driftline.components.kernel.method import DEFAULT_COMBINATION
 from driftline.components.mmd import step as mmd
 from driftline.components.projection import step as projection
 from driftline.components.sampling import step as sampling
 from driftline.components.steps import LOGGER
+from driftline.components.storage.values import read_value, write_value
 from driftline.pipelines.local import PipelineFailed
 
 DEFAULTS: dict[str, Any] = {
-    "level": 0.05,
-    "permutations": 99,
-    "kernel_name": "rbf",
-    "gamma": "median",
-    "combination": DEFAULT_COMBINATION,
-    "method": "auto",
-    "components": 8,
-    "sample": 0,
-    "tasks": 1,
-    "seed": 0,
-    "text_column": "text",
-    "history": "",
-    "as_of": "",
-    "min_rows": 0,
-    "when_small": "skip",
-    "when_partial": "compare",
+    "pca_components": 8,
+    "kernel": "rbf",
+    "kernel_tasks": 1,
+    "test_permutations": 99,
 }
 
 
-def run_steps(folder: Path, reference: str, current: str, out: str, **changes: Any) -> mmd.Reported:
-    """Run every step, with its artifacts in a folder, and return what the last one does."""
-    run_to_report(folder, reference, current, out, **changes)
-    set_to = DEFAULTS | changes
-    return report(folder, text_column=set_to["text_column"], history=set_to["history"])
+def run_steps(folder: Path, reference: str, current: str, output_folder: str, **changes: Any) -> mmd.Reported:
+    """Run every step, with its artifacts in a folder, and return what the last one does.
+
+    Args:
+        folder: where the artifacts go.
+        reference: as of the pipeline.
+        current: as of the pipeline.
+        output_folder: as of the pipeline.
+        changes: settings, by the names of the pipeline's parameters.
+    """
+    run_to_report(folder, reference, current, output_folder, **changes)
+    return report(folder)
 
 
-def run_to_report(folder: Path, reference: str, current: str, out: str, **changes: Any) -> None:
-    """Run every step but the last one."""
+def run_to_report(folder: Path, reference: str, current: str, output_folder: str, **changes: Any) -> mmd.Tested:
+    """Run every step but the last one, and return what the test puts out."""
     folder.mkdir(parents=True, exist_ok=True)
-    set_to = DEFAULTS | changes
     pooled, fitted, projected, plan, outcome = (
         str(folder / f"{name}.json") for name in ("pooled", "fitted", "projected", "plan", "outcome")
     )
     sampling.run(
-        reference=reference,
-        current=current,
-        out=out,
-        size=set_to["sample"],
-        seed=set_to["seed"],
-        as_of=set_to["as_of"],
-        min_rows=set_to["min_rows"],
-        when_small=set_to["when_small"],
-        when_partial=set_to["when_partial"],
-        job="job-1",
-        sample_out=pooled,
+        reference=reference, current=current, out=output_folder, job="job-1", sample_out=pooled, **(DEFAULTS | changes)
     )
-    projection.fit(sample=pooled, components=set_to["components"], out=fitted)
+    projection.fit(sample=pooled, out=fitted)
     projection.project(sample=pooled, projection=fitted, out=projected)
-    items = kernel.plan(
-        projected=projected,
-        kernel=set_to["kernel_name"],
-        gamma=set_to["gamma"],
-        combination=set_to["combination"],
-        method=set_to["method"],
-        permutations=set_to["permutations"],
-        level=set_to["level"],
-        seed=set_to["seed"],
-        tasks=set_to["tasks"],
-        out=plan,
-    )
-    for item in items:
+    for item in kernel.plan(projected=projected, out=plan):
         kernel.sums(plan=plan, share={name: float(value) for name, value in item.items()})  # KFP hands on floats
-    mmd.test(
-        plan=plan,
-        combination=set_to["combination"],
-        level=set_to["level"],
-        out=outcome,
-        witness_out=str(folder / "witness.npy"),
-    )
+    return mmd.test(plan=plan, out=outcome, witness_out=str(folder / "witness.npy"))
 
 
-def report(folder: Path, text_column: str = "text", history: str = "") -> mmd.Reported:
+def report(folder: Path) -> mmd.Reported:
     """Run the last step on what the others left in a folder."""
     return mmd.report(
-        sample=str(folder / "pooled.json"),
-        projection=str(folder / "fitted.json"),
-        projected=str(folder / "projected.json"),
-        plan=str(folder / "plan.json"),
         outcome=str(folder / "outcome.json"),
         witness=str(folder / "witness.npy"),
-        text_column=text_column,
-        history=history,
         result_out=str(folder / "result.json"),
         report_out=str(folder / "report.html"),
     )
+
+
+def with_run(folder: Path, /, **changes: str) -> None:
+    """Change the run in what the last step will read: its id, or where its files go."""
+    place = str(folder / "outcome.json")
+    judged = read_value(place, mmd.Judged)
+    sample = judged.plan.sample
+    pooled = replace(sample.pooled, run=replace(sample.pooled.run, **changes))
+    write_value(place, replace(judged, plan=replace(judged.plan, sample=replace(sample, pooled=pooled))))
 
 
 def pipeline_in_process(folder: Path) -> Callable[..., None]:

@@ -173,9 +173,7 @@ def carried_columns(dataset: EmbeddingsDataset, sources: Sequence[TextSource]) -
         StorageError: the dataset cannot be read.
     """
     if not dataset.has_column("text"):
-        raise DataError(
-            f"{dataset.uri}: the dataset carries no texts to compare with; run the backfill without --incremental"
-        )
+        raise DataError(f"{dataset.uri}: the dataset carries no texts to compare with; run without output_incremental")
     schema = dataset.take([], dataset.manifest.columns).schema
     kinds: Mapping[str, pa.DataType] = {field.name: field.type for field in schema if field.name != "text"}
     for source in sources:
@@ -184,11 +182,11 @@ def carried_columns(dataset: EmbeddingsDataset, sources: Sequence[TextSource]) -
             if there is None:
                 raise DataError(
                     f"{source.uri}: the dataset {dataset.uri} has no column {name!r}; leave it out, or run "
-                    "the backfill without --incremental"
+                    "without output_incremental"
                 )
             if kind != there and not pa.types.is_null(kind) and not pa.types.is_string(there):
                 raise DataError(
                     f"{source.uri}: column {name!r} holds {kind}, in the dataset {dataset.uri} it holds {there}; "
-                    "convert it, or run the backfill without --incremental"
+                    "convert it, or run without output_incremental"
                 )
     return tuple((name, type_name(kind)) for name, kind in kinds.items())

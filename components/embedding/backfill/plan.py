@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import pyarrow as pa
 
@@ -22,6 +22,7 @@ from driftline.components.embedding.backfill.cutting import (
     balance,
     cut,
 )
+from driftline.components.embedding.backfill.settings import BackfillSettings, DType
 from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.storage.arrow_types import type_from_name
 from driftline.components.storage.manifest import Manifest, Shard
@@ -43,8 +44,6 @@ __all__ = [
 
 WORK_FOLDER: Final = "_work"
 """Folder beside the shards for what a run needs until it has finished: chunks, records of shards."""
-
-DType = Literal["float32", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +74,12 @@ class BackfillPlan:
     Its JSON has a few hundred bytes for each shard and each file, whatever the number of rows.
 
     Attributes:
-        out: the embeddings dataset to write.
+        settings: what was asked for, checked.
+        out: the embeddings dataset to write, its placeholders filled in.
         model: folder, gs:// prefix or name of the model.
         model_name: its name in the manifest.
         revision: identity of the model's content, with that of the encoder's settings where they change vectors.
-        encoder: the encoder's settings.
-        dtype: of the vectors.
-        columns: the texts' columns.
-        selection: the rows of the texts that are taken.
+        selection: the rows of the texts that are taken, in absolute times.
         sources: the texts, file by file, their pieces merged to those that begin where a slice does.
         carried: names and types of the dataset's carried columns, besides the text.
         shards: the texts of each shard, in the order of the sources.
@@ -94,23 +91,36 @@ class BackfillPlan:
         seconds: how long planning took.
     """
 
+    settings: BackfillSettings
     out: str
     model: str
     model_name: str
     revision: str
-    encoder: EncoderSettings
-    dtype: DType
-    columns: TextColumns
     selection: TextSelection
     sources: tuple[TextSource, ...]
-    carried: tuple[tuple[str, str], ...]
-    shards: tuple[ShardWork, ...]
-    tasks: int
+    carried: tuple[tuple[str, str], ...] = ()
+    shards: tuple[ShardWork, ...] = ()
+    tasks: int = 1
     first: int = 0
     previous: Previous | None = None
     wanted: str = ""
     run: str = ""
     seconds: float = 0.0
+
+    @property
+    def encoder(self) -> EncoderSettings:
+        """What decides the vectors."""
+        return self.settings.encoder
+
+    @property
+    def dtype(self) -> DType:
+        """Number type of the stored vectors."""
+        return self.settings.output_dtype
+
+    @property
+    def columns(self) -> TextColumns:
+        """The texts' columns."""
+        return self.settings.columns
 
     @property
     def texts(self) -> int:

@@ -1,14 +1,16 @@
-"""What the backfill's tasks tell each other and the user: shards, tasks, metrics."""
+"""What the backfill's tasks tell each other and the user: shards, tasks, numbers."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from driftline.components.embedding.backfill.plan import BackfillPlan
-from driftline.components.errors import UsageError
 from driftline.components.storage.manifest import Manifest, Shard
+
+STATUS: Final = "Status"
+"""The metric that says in a word what became of a run: its capital puts it before the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,8 @@ class TaskReport:
     seconds: float
 
 
-def metrics(
-    known: BackfillPlan, manifest: Manifest, reports: Sequence[TaskReport], hourly_price: float
-) -> dict[str, float]:
-    """Return the numbers that a finished backfill is judged by.
+def counted(known: BackfillPlan, manifest: Manifest, reports: Sequence[TaskReport]) -> dict[str, float]:
+    """Return all numbers that a finished backfill is judged by.
 
     Rate and cost are those of the tasks that reported: what a task that was killed had done, and the time it took,
     are left out of both.
@@ -72,12 +72,11 @@ def metrics(
         known: the plan.
         manifest: of the finished dataset.
         reports: of all tasks.
-        hourly_price: of one task's machine, in any currency; 0 where it is not to be reckoned.
     """
     encoded = [entry.encoded for report in reports for _, entry in report.shards if entry.encoded is not None]
     seconds = sum(report.seconds for report in reports)
     rows = sum(report.rows for report in reports)
-    counts, previous = known.counts, known.previous
+    counts, previous, hourly_price = known.counts, known.previous, known.settings.hourly_price
     numbers = {
         "texts": manifest.rows,
         "texts_encoded": sum(entry.texts for entry in encoded),
@@ -102,7 +101,34 @@ def metrics(
     return {name: float(value) for name, value in numbers.items()}
 
 
-def check_price(hourly_price: float) -> None:
-    """Raise UsageError for a price that is none."""
-    if not (math.isfinite(hourly_price) and hourly_price >= 0):
-        raise UsageError(f"hourly price: expected 0 or more, got {hourly_price}")
+def metrics(known: BackfillPlan, counts: Mapping[str, float]) -> dict[str, float | str]:
+    """Return what Kubeflow shows of a finished backfill: at most ten, since its page has ten rows, sorted by ASCII.
+
+    `left_out` are texts that the selection took and that were not embedded: empty ones, blank ones, and null ones,
+    save where these delete. Rows outside of the selection are none of them. Where nothing was embedded there is no
+    rate. Measured numbers have four digits: Kubeflow's store keeps six decimals.
+
+    Args:
+        known: the plan.
+        counts: all numbers.
+    """
+    left_out = counts["empty"] + counts["whitespace"]
+    if known.previous is None:
+        left_out += counts["null"]
+    shown: dict[str, float | str] = {
+        STATUS: "embedded",
+        "deleted": counts["deleted"],
+        "left_out": left_out,
+        "shards": counts["shards"],
+        "texts": counts["texts"],
+        "texts_embedded": counts["texts_encoded"],
+        "tokens": counts["tokens"],
+        "truncated": counts["truncated"],
+    }
+    for name, measured in (
+        ("texts_per_second", counts["rows_per_second"]),
+        ("cost_per_million_texts", counts.get("cost_per_million_texts", 0.0)),
+    ):
+        if measured > 0:
+            shown[name] = float(f"{measured:.4g}")
+    return shown

@@ -232,7 +232,7 @@ class Encoder:
         if not finite.all():
             raise DataError(
                 f"model {self._name}: the vector of text {texts[int(np.argmin(finite))][:60]!r} holds NaN or infinite "
-                "values; use --precision float32, or leave the text out"
+                "values; use the precision float32, or leave the text out"
             )
         return Encoding(vectors, int(tokens.lengths.sum()), tokens.truncated)
 
@@ -283,7 +283,7 @@ class Encoder:
                 text = texts[int(tokens.texts[rows[0]])]
                 raise DataError(
                     f"model {self._name}: {self.device} has no memory for a single text of "
-                    f"{tokens.lengths[rows[0]]} tokens, {text[:60]!r}; set --max-tokens lower, or use a larger device"
+                    f"{tokens.lengths[rows[0]]} tokens, {text[:60]!r}; allow fewer tokens, or use a larger device"
                 ) from error
         # Outside of the handler: the error's traceback would keep the batch's tensors alive.
         if self.device.startswith("cuda"):

@@ -76,7 +76,7 @@ def choose_way(
     forward.leave()
     raise DataError(
         f"model {name}: its vectors in {str(dtype).removeprefix('torch.')} differ by {found:.1e} (relative to their "
-        "largest number) from those in float32; use --precision float32"
+        "largest number) from those in float32; use the precision float32"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from driftline.components.embedding.encoding.devices import best_device, device_name, settled_precision
 from driftline.components.embedding.encoding.settings import Tuning
+from driftline.components.errors import UsageError
 from driftline.components.storage.store import exists
 from driftline.components.storage.values import read_value, write_value
 
@@ -78,6 +79,22 @@ def write_profile(uri: str, profile: EncoderProfile) -> None:
         StorageError: it cannot be written.
     """
     write_value(uri, profile)
+
+
+def check_profile(uri: str) -> None:
+    """Refuse a profile that is asked for and cannot be read; an empty name is none.
+
+    Raises:
+        UsageError: there is no such file.
+        DataError: the file is no profile.
+        StorageError: it cannot be read.
+    """
+    if uri and not exists(uri):
+        raise UsageError(
+            f"profile: there is no file {uri}; give what `driftline bench encode --profile` wrote, or leave it out"
+        )
+    if uri:
+        read_profile(uri)
 
 
 def measured_tuning(uri: str, revision: str, precision: str) -> Tuning:

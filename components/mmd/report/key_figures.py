@@ -1,4 +1,4 @@
-"""The numbers at the head of the report, the size of the change first."""
+"""The numbers at the head of the report: those of the verdict, the size of the change first, and what it compared."""
 
 from __future__ import annotations
 
@@ -34,12 +34,18 @@ def quantity(result: DriftResult) -> str:
 
 
 def key_figures(result: DriftResult) -> tuple[KeyFigure, ...]:
-    """Return the eight numbers of the head."""
+    """Return the four numbers that the verdict rests on."""
     return (
         KeyFigure("Old told from new", formats.share(result.discrimination), _told_note(result)),
         KeyFigure("MMD²", formats.number(result.mmd2), _mmd2_note(result)),
         KeyFigure("p-value", verdict.p_text(result), _p_note(result)),
         KeyFigure("Threshold", formats.number(result.threshold), _threshold_note(result)),
+    )
+
+
+def compared_figures(result: DriftResult) -> tuple[KeyFigure, ...]:
+    """Return the samples' sizes, the kernel and the method."""
+    return (
         KeyFigure("Reference sample", formats.count(result.reference.sampled), _rows_note(result.reference)),
         KeyFigure("Current sample", formats.count(result.current.sampled), _rows_note(result.current)),
         KeyFigure(

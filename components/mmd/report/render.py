@@ -17,7 +17,7 @@ from driftline.components.mmd.report.data import HistoryPoint, ReportData
 from driftline.components.mmd.report.glyphs import KEYS
 from driftline.components.mmd.report.histogram import permutation_histogram
 from driftline.components.mmd.report.kernels import GAMMA, combination_in_words, family_name, kernel_table
-from driftline.components.mmd.report.key_figures import key_figures, quantity
+from driftline.components.mmd.report.key_figures import compared_figures, key_figures, quantity
 from driftline.components.mmd.report.page import style, template
 from driftline.components.mmd.report.scatter import sample_scatter
 from driftline.components.mmd.report.svg import element
@@ -32,6 +32,8 @@ _MAX_ID = 120
 _MAX_NAME = 200
 _MAX_REASON = 500
 _MAX_MOVED = 50
+_MAX_COLUMNS = 8
+_MAX_COLUMN_NAME = 60
 _MAX_HISTORY_ROWS = 20
 _MAX_STEPS = 100
 
@@ -49,11 +51,32 @@ class _MovedRow:
 
 @dataclass(frozen=True, slots=True)
 class _MovedTable:
-    """One of the two tables of texts; ``hidden`` counts the rows beyond what a page bears."""
+    """One of the two tables of texts; ``hidden`` counts the rows beyond what a page bears.
+
+    Without its column of texts (``has_text``) where none of its rows has one; ``lacking`` says that some have none.
+    """
 
     rows: tuple[_MovedRow, ...]
     hidden: int
     has_text: bool
+    lacking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """Where the texts of the tables are from.
+
+    Attributes:
+        column: the column's name; empty where there is none.
+        absent: whether there is no such column, so that the tables have ids alone.
+        carried: names of the columns that there are, the first few.
+        more: how many more there are.
+    """
+
+    column: str
+    absent: bool
+    carried: tuple[str, ...]
+    more: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +108,7 @@ def render_report(data: ReportData) -> str:
         verdict=head,
         created=formats.long_time(result.created),
         figures=key_figures(result),
+        compared=compared_figures(result),
         method=result.method,
         method_name=formats.clean(result.method, _MAX_NAME),
         quantity=quantity(result),
@@ -99,6 +123,7 @@ def render_report(data: ReportData) -> str:
         new=_moved_table([moved for moved in result.moved if moved.witness < 0], ascending=True),
         gone=_moved_table([moved for moved in result.moved if moved.witness > 0], ascending=False),
         any_moved=bool(result.moved),
+        texts=_texts(result),
         sides=_side_rows(result),
         mismatch=_mismatch(result),
         reason=formats.clean(result.method_reason, _MAX_REASON),
@@ -130,7 +155,18 @@ def _moved_table(moved: list[MovedText], *, ascending: bool) -> _MovedTable:
         )
         for text in shown
     )
-    return _MovedTable(rows, len(ordered) - len(shown), any(row.text is not None for row in rows))
+    there = [row.text is not None for row in rows]
+    return _MovedTable(rows, len(ordered) - len(shown), has_text=any(there), lacking=not all(there))
+
+
+def _texts(result: DriftResult) -> _Texts:
+    shown = tuple(formats.clean(name, _MAX_COLUMN_NAME) for name in result.carried[:_MAX_COLUMNS])
+    return _Texts(
+        column=formats.clean(result.text_column, _MAX_COLUMN_NAME),
+        absent=not result.text_column and all(moved.text is None for moved in result.moved),
+        carried=shown,
+        more=len(result.carried) - len(shown),
+    )
 
 
 def _witness_bar(witness: float, largest: float) -> Markup:
@@ -218,6 +254,7 @@ def _setting_rows(result: DriftResult) -> list[_Row]:
         **({"Run": formats.clean(result.run, _MAX_NAME)} if result.run else {}),
         **({"Run's name in the backend": formats.clean(result.job, _MAX_NAME)} if result.job else {}),
         **({"Windows as of": formats.long_time(result.as_of)} if result.as_of not in ("", result.created) else {}),
+        **({"Column of the texts": formats.clean(result.text_column, _MAX_NAME)} if result.text_column else {}),
         "Method": formats.clean(result.method, _MAX_NAME),
         **({} if alone else {"Kernels": formats.count(len(result.kernels))}),
         **({} if alone else {"Combined by": combination_in_words(result.combination)}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from driftline.components.mmd.report import effect, formats
 from driftline.components.mmd.report.data import HistoryPoint
@@ -37,17 +38,31 @@ class Verdict:
     notes: tuple[str, ...]
 
 
-def reached(result: DriftResult) -> int:
+class Judged(Protocol):
+    """What was decided, and by how many relabellings."""
+
+    @property
+    def p_value(self) -> float:
+        """The p-value."""
+        ...
+
+    @property
+    def permutations(self) -> int:
+        """Relabellings behind it; 0 where it needs none."""
+        ...
+
+
+def reached(result: Judged) -> int:
     """Return how many of the permuted statistics reached the observed one, as the p-value says."""
     return max(0, round(result.p_value * (result.permutations + 1)) - 1) if math.isfinite(result.p_value) else 0
 
 
-def is_smallest(result: DriftResult) -> bool:
+def is_smallest(result: Judged) -> bool:
     """Return whether the p-value is the smallest that this number of permutations can give; never without any."""
     return result.permutations > 0 and math.isfinite(result.p_value) and reached(result) == 0
 
 
-def p_text(result: DriftResult) -> str:
+def p_text(result: Judged) -> str:
     """Return the p-value, with a sign before it where it is but a bound: ``0.343``, ``≤ 0.0020``, ``< 10⁻⁹``."""
     if is_smallest(result):
         return f"≤ {formats.p_value(1 / (result.permutations + 1))}"
@@ -56,7 +71,7 @@ def p_text(result: DriftResult) -> str:
     return formats.p_value(result.p_value)
 
 
-def p_in_words(result: DriftResult) -> str:
+def p_in_words(result: Judged) -> str:
     """Return the p-value as a statement: ``p ≤ 1/(B + 1)`` where no permutation reached the observed one."""
     if is_smallest(result):
         return f"p\u00a0≤\u00a01/{formats.count(result.permutations + 1)}"

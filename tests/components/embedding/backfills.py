@@ -15,19 +15,13 @@ from driftline.components.embedding.backfill.plan import BackfillPlan
 from driftline.components.embedding.step import TaskReport
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.store import list_files, read_bytes
-from driftline.components.storage.texts import TextColumns
 from driftline.components.storage.values import read_value
 from tests.components.embedding.tiny_models import SCRIPTS
 
 TEXTS = [f"{script} {number}" for number in range(2) for script in SCRIPTS][:11]
 """Eleven texts in seven scripts."""
 
-SETTINGS: dict[str, Any] = {
-    "columns": TextColumns(),
-    "dtype": "float32",
-    "rows_per_shard": 4,
-    "tasks": 1,
-}
+SETTINGS: dict[str, Any] = {"output_rows_per_shard": 4, "embed_tasks": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +39,7 @@ class Backfill:
         """Plan, and return the tasks' numbers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         items = step.plan(
-            inputs=[str(given) for given in inputs],
+            texts=[str(given) for given in inputs],
             model=str(model),
             out=str(out),
             plan_out=self.planned,
@@ -53,11 +47,11 @@ class Backfill:
         )
         return [item["task"] for item in items]
 
-    def embed(self, task: int, profile: str = "") -> TaskReport:
+    def embed(self, task: int) -> TaskReport:
         """Embed one task's share."""
         # KFP hands numbers on as floats.
         share = {"task": float(task), "tasks": float(read_value(self.planned, BackfillPlan).tasks)}
-        told = step.embed(planned=self.planned, share=share, profile=profile)
+        told = step.embed(planned=self.planned, share=share)
         assert told is not None
         return told
 
@@ -65,16 +59,16 @@ class Backfill:
         """Return where a task tells what it did."""
         return read_value(self.planned, BackfillPlan).report_place(task)
 
-    def finish(self, hourly_price: float = 0.0) -> dict[str, float]:
-        """Finish from the tasks' reports, and return the metrics."""
-        return self.finished(hourly_price).metrics
+    def finish(self) -> dict[str, float]:
+        """Finish from the tasks' reports, and return all numbers."""
+        return self.finished().counts
 
-    def finished(self, hourly_price: float = 0.0) -> step.Finished:
+    def finished(self) -> step.Finished:
         """Finish from the tasks' reports, and return all that the last step does."""
-        return step.finish(planned=self.planned, dataset_out=str(self.folder / "out.json"), hourly_price=hourly_price)
+        return step.finish(planned=self.planned, dataset_out=str(self.folder / "out.json"))
 
     def run(self, inputs: Sequence[str | Path], model: str | Path, out: str | Path, **changes: Any) -> dict[str, float]:
-        """Run all steps and return the metrics."""
+        """Run all steps and return all numbers."""
         for task in self.plan(inputs, model, out, **changes):
             self.embed(task)
         return self.finish()

@@ -81,11 +81,10 @@ class DrivenBackfill:
         planned = str(self.folder / "plan.json")
         arguments: dict[str, dict[str, Any]] = {
             "plan": {
-                "inputs": self.inputs,
+                "texts": self.inputs,
                 "model": str(self.model),
                 "out": self.out,
-                "dtype": "float32",
-                "tasks": 1,
+                "embed_tasks": 1,
                 "plan_out": planned,
             }
             | {key: value for key, value in self.settings.items() if key not in ("chunk_texts", "chunk_s")},

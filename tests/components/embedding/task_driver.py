@@ -27,9 +27,7 @@ from typing import Any
 from driftline.components.embedding import step
 from driftline.components.embedding.backfill import deduplication
 from driftline.components.embedding.encoding.encoder import Encoder, Encoding
-from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.errors import DriftlineError
-from driftline.components.storage.texts import TextColumns
 from tests.support.dying import die_at
 
 
@@ -40,8 +38,6 @@ def run(request: dict[str, Any]) -> None:
     if "die_at" in request:
         die_at(request["die_at"])
     for name, arguments in request["steps"]:
-        if name == "plan":
-            arguments |= {"columns": TextColumns(), "encoder": EncoderSettings()}
         getattr(step, name)(**arguments)
 
 

@@ -15,10 +15,11 @@ from driftline.components.embedding.backfill.plan import (
     merged_pieces,
     with_settings,
 )
+from driftline.components.embedding.backfill.settings import BackfillSettings
 from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.storage.manifest import Manifest, Shard
 from driftline.components.storage.store import FileInfo
-from driftline.components.storage.texts import TextColumns, TextCounts, TextPiece, TextSelection, TextSource
+from driftline.components.storage.texts import TextCounts, TextPiece, TextSelection, TextSource
 from driftline.components.storage.values import read_value, write_value
 
 ONE = TextSource(
@@ -27,6 +28,7 @@ ONE = TextSource(
 TWO = TextSource(
     "/data/two.csv", "csv", 4, 400, "BBBBBB==", (("film", "string"),), (TextPiece(0, 4, 4, 80, 0),), TextCounts(2, 3)
 )
+SETTINGS = dataclasses.fields(BackfillSettings)
 PREVIOUS = Previous(
     manifest=Manifest(
         "tiny", "r", 3, normalized=True, dtype="float32", columns=("text",), shards=(Shard("a.parquet", 1, 2, "c"),)
@@ -40,21 +42,21 @@ PREVIOUS = Previous(
 
 
 def plan(**changes: Any) -> BackfillPlan:
-    settings: dict[str, Any] = {
+    """Return a plan; what changes is of the plan itself, or of its settings."""
+    settings = {name: changes.pop(name) for name in [*changes] if name in {one.name for one in SETTINGS}}
+    values: dict[str, Any] = {
+        "settings": BackfillSettings(**settings),
         "out": "/data/out",
         "model": "/models/tiny",
         "model_name": "tiny",
         "revision": "sha256:0000",
-        "encoder": EncoderSettings(),
-        "dtype": "float32",
-        "columns": TextColumns(),
         "selection": TextSelection(),
         "sources": (ONE, TWO),
         "carried": (("time", "string"), ("film", "string")),
         "shards": cut([ONE.pieces, TWO.pieces], 3),
         "tasks": 2,
     }
-    return BackfillPlan(**(settings | changes))
+    return BackfillPlan(**(values | changes))
 
 
 def keys(planned: BackfillPlan) -> list[str]:
@@ -86,19 +88,31 @@ def test_each_shard_has_its_own_key_and_always_the_same():
     assert keys(plan()) == keys(plan())
 
 
+def test_keys_stay_what_they_are_from_version_to_version():
+    """Else whoever installs the next one embeds everything again."""
+    assert [key[:16] for key in keys(plan())] == ["a27fe195709e1416", "2b8e8af77a8aab09", "084700aa62f40d96"]
+    settings = {
+        "text_id_column": "key", "text_column": "body", "model_prompt": "query", "model_precision": "bfloat16",
+        "model_dimension": 4, "model_max_tokens": 16, "model_segments": "mean", "model_segment_overlap": 3,
+        "output_dtype": "float16",
+    }  # fmt: skip
+    selection = TextSelection("2024-01-01", "2024-02-01", "day", ("rating >= 7",))
+    assert keys(plan(**settings, selection=selection))[0][:16] == "a494c28830bf54b9"
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"revision": "sha256:0001"},
-        {"encoder": EncoderSettings(prompt="query")},
-        {"encoder": EncoderSettings(dimension=4)},
-        {"encoder": EncoderSettings(segments="mean")},
-        {"encoder": EncoderSettings(precision="bfloat16")},
-        {"encoder": EncoderSettings(max_tokens=16)},
+        {"model_prompt": "query"},
+        {"model_dimension": 4},
+        {"model_segments": "mean"},
+        {"model_precision": "bfloat16"},
+        {"model_max_tokens": 16},
         {"model_name": "other"},
-        {"dtype": "float16"},
-        {"columns": TextColumns("key", "text")},
-        {"columns": TextColumns("id", "body")},
+        {"output_dtype": "float16"},
+        {"text_id_column": "key"},
+        {"text_column": "body"},
         {"selection": TextSelection(since="2024-01-01")},
         {"selection": TextSelection(where=("rating >= 7",))},
         {"carried": (("time", "int64"), ("film", "string"))},
@@ -122,10 +136,11 @@ def test_a_changed_file_changes_the_keys_of_its_shards_alone(change: dict[str, A
     "changes",
     [
         {"out": "gs://elsewhere/out", "model": "gs://models/tiny", "tasks": 7, "seconds": 3.0},
+        {"embed_tasks": 3, "encoder_profile": "gs://x/p.json", "hourly_price": 2.5, "model_cache": "/models"},
         {"sources": tuple(dataclasses.replace(s, uri="gs://elsewhere/" + s.uri[1:]) for s in (ONE, TWO))},
         {"sources": tuple(dataclasses.replace(s, pieces=()) for s in (ONE, TWO))},
     ],
-    ids=["dataset", "texts", "pieces"],
+    ids=["dataset", "settings", "texts", "pieces"],
 )
 def test_places_and_tasks_do_not_change_a_key(changes: dict[str, Any]):
     assert keys(plan()) == keys(plan(**changes))

@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from driftline.components.embedding.backfill.plan import BackfillPlan
-from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.errors import DataError
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.store import join, list_files
@@ -74,7 +73,7 @@ AFTER = {name: text for name, text in OLD.items() if name not in ("t3", "t5")} |
 
 
 def add(work: Backfill, tmp_path: Path, full: Path, out: str, texts: Mapping[str, str | None], **changes: Any):
-    return work.run([write(tmp_path / "news.jsonl", texts)], full, out, incremental=True, **changes)
+    return work.run([write(tmp_path / "news.jsonl", texts)], full, out, output_incremental=True, **changes)
 
 
 def test_new_changed_and_deleted_texts(work: Backfill, tmp_path: Path, full: Path, out: str):
@@ -121,7 +120,7 @@ def test_an_incremental_run_into_nothing_makes_a_whole_dataset(work: Backfill, t
 
 
 def test_run_after_run(work: Backfill, tmp_path: Path, full: Path, out: str):
-    add(work, tmp_path, full, out, NEWS, tasks=2)
+    add(work, tmp_path, full, out, NEWS, embed_tasks=2)
     second = {"t5": "changed again", "t3": OLD["t3"], "t0": None, "n1": None, "n2": "more"}
     add(work, tmp_path, full, out, second)
     before = contents(out)
@@ -140,7 +139,14 @@ def test_readers_see_the_old_dataset_until_the_new_one_is_finished(
     work: Backfill, tmp_path: Path, full: Path, out: str
 ):
     reader = EmbeddingsDataset.open(out)
-    tasks = work.plan([write(tmp_path / "news.jsonl", NEWS)], full, out, incremental=True, rows_per_shard=2, tasks=2)
+    tasks = work.plan(
+        [write(tmp_path / "news.jsonl", NEWS)],
+        full,
+        out,
+        output_incremental=True,
+        output_rows_per_shard=2,
+        embed_tasks=2,
+    )
     assert tasks == [0, 1]
     for task in tasks:
         assert held(out) == OLD
@@ -164,10 +170,10 @@ def test_a_resumed_run_goes_on_with_the_shards_that_are_there(work: Backfill, tm
     whole = Backfill(tmp_path / "other")
     other = str(tmp_path / "other-out")
     whole.run([tmp_path / "old.jsonl"], full, other)
-    whole.run([place], full, other, incremental=True)
-    tasks = work.plan([place], full, out, incremental=True, tasks=3)
+    whole.run([place], full, other, output_incremental=True)
+    tasks = work.plan([place], full, out, output_incremental=True, embed_tasks=3)
     assert work.embed(tasks[0]).rows > 0
-    again = work.plan([place], full, out, incremental=True, tasks=3)
+    again = work.plan([place], full, out, output_incremental=True, embed_tasks=3)
     assert work.embed(again[0]).rows == 0
     for task in again[1:]:
         assert work.embed(task).rows > 0
@@ -180,15 +186,15 @@ def test_two_incremental_runs_at_once_do_not_lose_each_other_s_texts(
     work: Backfill, tmp_path: Path, full: Path, out: str
 ):
     other = Backfill(tmp_path / "other")
-    work.plan([write(tmp_path / "a.jsonl", {"n0": "new one"})], full, out, incremental=True)
-    other.plan([write(tmp_path / "b.jsonl", {"n1": "new two"})], full, out, incremental=True)
+    work.plan([write(tmp_path / "a.jsonl", {"n0": "new one"})], full, out, output_incremental=True)
+    other.plan([write(tmp_path / "b.jsonl", {"n1": "new two"})], full, out, output_incremental=True)
     work.embed(0)
     other.embed(0)
     other.finish()
     with pytest.raises(DataError, match=one_line(out)):
         work.finish()
     assert held(out) == OLD | {"n1": "new two"}
-    work.run([tmp_path / "a.jsonl"], full, out, incremental=True)
+    work.run([tmp_path / "a.jsonl"], full, out, output_incremental=True)
     assert held(out) == OLD | {"n0": "new one", "n1": "new two"}
 
 
@@ -196,7 +202,7 @@ def test_the_manifest_that_another_run_wrote_meanwhile_is_not_written_over(
     work: Backfill, tmp_path: Path, full: Path, out: str
 ):
     other = Backfill(tmp_path / "other")
-    work.plan([write(tmp_path / "a.jsonl", {"t0": None})], full, out, incremental=True)
+    work.plan([write(tmp_path / "a.jsonl", {"t0": None})], full, out, output_incremental=True)
     deletes = {info.uri: Path(info.uri).read_bytes() for info in list_files(out) if "deletes-" in info.uri}
     add(other, tmp_path, full, out, {"n1": "new two"})
     for uri, content in deletes.items():
@@ -218,12 +224,10 @@ def test_a_dataset_that_is_being_replaced_is_not_added_to(work: Backfill, tmp_pa
     assert rows(out)[0] == [*OLD][1:]
 
 
-@pytest.mark.parametrize(
-    "changes", [{"dtype": "float16"}, {"encoder": EncoderSettings(prompt="query")}], ids=["dtype", "settings"]
-)
+@pytest.mark.parametrize("changes", [{"output_dtype": "float16"}, {"model_prompt": "query"}], ids=["dtype", "settings"])
 def test_other_settings_are_refused(work: Backfill, tmp_path: Path, full: Path, out: str, changes: dict[str, Any]):
     before = contents(out)
-    with pytest.raises(DataError, match=one_line(out, "or run the backfill without --incremental")):
+    with pytest.raises(DataError, match=one_line(out, "or run without output_incremental")):
         add(work, tmp_path, full, out, NEWS, **changes)
     assert contents(out) == before
 
@@ -237,7 +241,7 @@ def test_columns_must_fit(work: Backfill, tmp_path: Path, full: Path):
     out = str(tmp_path / "rated")
     work.run([write(tmp_path / "old.jsonl", OLD, rating=3)], full, out)
     fitting = write(tmp_path / "fitting.jsonl", {"n0": "new one"}, rating=5)
-    work.run([fitting, write(tmp_path / "without.jsonl", {"n1": "new two"})], full, out, incremental=True)
+    work.run([fitting, write(tmp_path / "without.jsonl", {"n1": "new two"})], full, out, output_incremental=True)
     assert EmbeddingsDataset.open(out).take(range(13), ["rating"])["rating"].to_pylist() == [3] * 11 + [5, None]
     for extra, message in (
         ({"rating": 5, "film": "a"}, "has no column 'film'"),
@@ -245,15 +249,17 @@ def test_columns_must_fit(work: Backfill, tmp_path: Path, full: Path):
     ):
         place = write(tmp_path / "other.jsonl", {"n2": "more"}, **extra)
         with pytest.raises(DataError, match=one_line(place, message)):
-            work.run([place], full, out, incremental=True)
+            work.run([place], full, out, output_incremental=True)
 
 
 def test_the_plan_of_scattered_texts_is_small_and_they_alone_are_embedded(work: Backfill, tmp_path: Path, full: Path):
     out = str(tmp_path / "many")
     old = {f"t{number}": str(number % 30) for number in range(5000)}
-    work.run([write(tmp_path / "old.jsonl", old)], full, out, rows_per_shard=2000)
+    work.run([write(tmp_path / "old.jsonl", old)], full, out, output_rows_per_shard=2000)
     new = {name: "more" if number % 7 == 3 else text for number, (name, text) in enumerate(old.items())}
-    metrics = work.run([write(tmp_path / "new.jsonl", new)], full, out, rows_per_shard=100, incremental=True)
+    metrics = work.run(
+        [write(tmp_path / "new.jsonl", new)], full, out, output_rows_per_shard=100, output_incremental=True
+    )
     assert (metrics["texts_encoded"], metrics["duplicates"]) == (714, 714 - 8)
     assert held(out) == new
     planned = read_value(work.planned, BackfillPlan)
@@ -276,7 +282,13 @@ def test_any_sequence_of_runs_gives_what_a_dictionary_does(
     for texts in inputs:
         if not texts:
             continue
-        work.run([write(folder / "in.jsonl", texts)], full, out, rows_per_shard=rows_per_shard, incremental=True)
+        work.run(
+            [write(folder / "in.jsonl", texts)],
+            full,
+            out,
+            output_rows_per_shard=rows_per_shard,
+            output_incremental=True,
+        )
         for name, text in texts.items():
             if text is None:
                 expected.pop(name, None)

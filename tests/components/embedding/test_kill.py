@@ -56,7 +56,7 @@ def killed_until_done(backfill: DrivenBackfill, kills: int, seed: int) -> list[s
 def test_killed_at_random_moments_it_ends_the_same_and_embeds_at_most_a_chunk_a_kill_twice(
     tmp_path: Path, texts: Path, full: Path
 ):
-    settings = {"rows_per_shard": 300, "chunk_texts": 10, "chunk_s": 0.03}
+    settings = {"output_rows_per_shard": 300, "chunk_texts": 10, "chunk_s": 0.03}
     with task_driver(tmp_path) as driver:
         whole = DrivenBackfill(driver, tmp_path / "whole", [str(texts)], full, str(tmp_path / "whole-out"), settings)
         assert whole.start()["code"] == 0, driver.errors
@@ -76,7 +76,7 @@ def test_killed_at_random_moments_it_ends_the_same_and_embeds_at_most_a_chunk_a_
 
 @pytest.mark.slow
 def test_killed_at_random_moments_on_gs_it_ends_the_same(tmp_path: Path, texts: Path, full: Path, gcs_bucket: str):
-    settings = {"rows_per_shard": 300, "chunk_texts": 20, "chunk_s": 0.05}
+    settings = {"output_rows_per_shard": 300, "chunk_texts": 20, "chunk_s": 0.05}
     with task_driver(tmp_path) as driver:  # begun now, so that it knows of the emulator
         whole = DrivenBackfill(driver, tmp_path / "whole", [str(texts)], full, str(tmp_path / "out"), settings)
         assert whole.start()["code"] == 0, driver.errors
@@ -94,7 +94,7 @@ def test_killed_at_every_write_it_ends_the_same(
     tmp_path: Path, full: Path, place: str, every: int, request: pytest.FixtureRequest
 ):
     texts = write_texts(tmp_path / "texts.jsonl", [f"{SCRIPTS[number % 7]} {number}" for number in range(12)])
-    settings = {"rows_per_shard": 8, "chunk_texts": 4, "dtype": "float16"}
+    settings = {"output_rows_per_shard": 8, "chunk_texts": 4, "output_dtype": "float16"}
     base = request.getfixturevalue("gcs_bucket") if place == "gs" else str(tmp_path)
     with task_driver(tmp_path) as driver:
         whole = DrivenBackfill(driver, tmp_path / "whole", [str(texts)], full, str(tmp_path / "whole-out"), settings)

@@ -15,13 +15,12 @@ from driftline.components.embedding.encoding.devices import best_device, device_
 from driftline.components.embedding.encoding.encoder import Encoder
 from driftline.components.embedding.encoding.model_folder import content_revision
 from driftline.components.embedding.encoding.profile import EncoderProfile, ProfileEntry, write_profile
-from driftline.components.embedding.encoding.settings import EncoderSettings, Tuning
+from driftline.components.embedding.encoding.settings import Tuning
 from driftline.components.embedding.step import TaskReport
 from driftline.components.errors import DataError, DriftlineError, StorageError, UsageError
 from driftline.components.storage.dataset import EmbeddingsDataset
 from driftline.components.storage.manifest import Manifest
 from driftline.components.storage.store import exists, join, list_files, read_json, remove, write_bytes
-from driftline.components.storage.texts import TextColumns
 from driftline.components.storage.values import read_value
 from tests.components.embedding.backfills import TEXTS, Backfill, contents, one_line, rows
 from tests.components.embedding.tiny_models import by_hand
@@ -29,7 +28,7 @@ from tests.support.datasets import write_texts
 
 
 def test_the_dataset_holds_each_text_s_vector(work: Backfill, texts: Path, full: Path, out: Path):
-    metrics = work.run([texts], full, out)
+    counts = work.run([texts], full, out)
     ids, vectors = rows(out)
     assert ids == [f"t{number}" for number in range(11)]
     np.testing.assert_allclose(vectors, by_hand(full, TEXTS), rtol=0, atol=1e-5)
@@ -41,10 +40,14 @@ def test_the_dataset_holds_each_text_s_vector(work: Backfill, texts: Path, full:
         ("part-00001.parquet", 4),
         ("part-00002.parquet", 3),
     ]
-    assert metrics.pop("task_seconds") > 0
-    assert metrics.pop("rows_per_second") > 0
-    assert metrics.pop("tokens") > 11
-    assert metrics == {
+    record = read_json(str(work.folder / "out.json"))
+    assert record["uri"] == str(out)
+    assert Manifest.from_json(record["manifest"]) == manifest
+    assert record["counts"] == counts
+    assert counts.pop("task_seconds") > 0
+    assert counts.pop("rows_per_second") > 0
+    assert counts.pop("tokens") > 11
+    assert counts == {
         "texts": 11.0,
         "texts_encoded": 11.0,
         "duplicates": 0.0,
@@ -60,14 +63,11 @@ def test_the_dataset_holds_each_text_s_vector(work: Backfill, texts: Path, full:
         "shards": 3.0,
         "dimension": 8.0,
     }
-    record = read_json(str(work.folder / "out.json"))
-    assert record["uri"] == str(out)
-    assert Manifest.from_json(record["manifest"]) == manifest
 
 
 def test_any_number_of_tasks_gives_the_same_bytes(tmp_path: Path, texts: Path, full: Path):
     for tasks in (1, 2, 3):
-        Backfill(tmp_path / f"work{tasks}").run([texts], full, tmp_path / f"out{tasks}", tasks=tasks)
+        Backfill(tmp_path / f"work{tasks}").run([texts], full, tmp_path / f"out{tasks}", embed_tasks=tasks)
     one, two, three = (contents(tmp_path / f"out{tasks}") for tasks in (1, 2, 3))
     assert one.keys() == {"manifest.json", *(f"part-0000{number}.parquet" for number in range(3))}
     assert one == two
@@ -77,7 +77,7 @@ def test_any_number_of_tasks_gives_the_same_bytes(tmp_path: Path, texts: Path, f
 
 
 def test_tasks_share_the_shards_whatever_their_order(work: Backfill, texts: Path, full: Path, out: Path):
-    assert work.plan([texts], full, out, tasks=2) == [0, 1]
+    assert work.plan([texts], full, out, embed_tasks=2) == [0, 1]
     reports = {task: work.embed(task) for task in (1, 0)}
     assert [number for number, _ in reports[0].shards] == [0, 2]
     assert [number for number, _ in reports[1].shards] == [1]
@@ -87,8 +87,8 @@ def test_tasks_share_the_shards_whatever_their_order(work: Backfill, texts: Path
 
 
 def test_no_more_tasks_are_made_than_there_are_shards(work: Backfill, texts: Path, full: Path, out: Path):
-    assert work.plan([texts], full, out, tasks=200) == [0, 1, 2]
-    assert work.plan([texts], full, out, tasks=200, rows_per_shard=0) == [0]
+    assert work.plan([texts], full, out, embed_tasks=200) == [0, 1, 2]
+    assert work.plan([texts], full, out, embed_tasks=200, output_rows_per_shard=0) == [0]
     assert read_value(work.planned, BackfillPlan).shards[0].texts == 11 < ROWS_PER_SHARD
 
 
@@ -109,7 +109,7 @@ def test_carried_columns_of_all_files_are_kept(work: Backfill, tmp_path: Path, f
 
 def test_other_columns_may_hold_the_ids_and_texts(work: Backfill, tmp_path: Path, full: Path, out: Path):
     (tmp_path / "reviews.csv").write_text("number,body\n7,a film\n8,the plot\n")
-    work.run([tmp_path / "reviews.csv"], full, out, columns=TextColumns("number", "body"))
+    work.run([tmp_path / "reviews.csv"], full, out, text_id_column="number", text_column="body")
     assert rows(out)[0] == ["7", "8"]
     table = EmbeddingsDataset.open(str(out)).take([0, 1], ["text"])
     assert table["text"].to_pylist() == ["a film", "the plot"]
@@ -117,7 +117,7 @@ def test_other_columns_may_hold_the_ids_and_texts(work: Backfill, tmp_path: Path
 
 def test_float16_vectors_are_the_float32_ones_rounded(work: Backfill, texts: Path, full: Path, tmp_path: Path):
     work.run([texts], full, tmp_path / "single")
-    work.run([texts], full, tmp_path / "half", dtype="float16")
+    work.run([texts], full, tmp_path / "half", output_dtype="float16")
     half, single = rows(tmp_path / "half")[1], rows(tmp_path / "single")[1]
     np.testing.assert_array_equal(half, single.astype(np.float16).astype(np.float32))
     dataset = EmbeddingsDataset.open(str(tmp_path / "half"))
@@ -133,14 +133,14 @@ def test_a_vector_too_large_for_float16_is_refused(work: Backfill, texts: Path, 
     weights = load_file(copy / "2_Dense" / "model.safetensors")
     weights["linear.bias"][:] = 1e6
     save_file(weights, copy / "2_Dense" / "model.safetensors")
-    work.plan([texts], copy, out, dtype="float16")
+    work.plan([texts], copy, out, output_dtype="float16")
     with pytest.raises(DataError, match=one_line(out, "as halffloat; check the model and its precision")):
         work.embed(0)
     assert not [info.uri for info in list_files(str(out)) if info.uri.endswith(".parquet")]
 
 
 def test_a_prompt_is_used_and_ends_up_in_the_revision(work: Backfill, texts: Path, full: Path, out: Path):
-    work.run([texts], full, out, encoder=EncoderSettings(prompt="query"))
+    work.run([texts], full, out, model_prompt="query")
     assert EmbeddingsDataset.open(str(out)).manifest.revision == f"{content_revision(full)};prompt=query"
     np.testing.assert_allclose(rows(out)[1], by_hand(full, TEXTS, prompt="query: "), rtol=0, atol=1e-5)
 
@@ -151,7 +151,7 @@ def test_texts_model_and_dataset_may_all_lie_on_gs(work: Backfill, texts: Path, 
             write_bytes(join(gcs_bucket, "full", path.relative_to(full).as_posix()), path.read_bytes())
     write_bytes(join(gcs_bucket, "in", "texts.jsonl"), texts.read_bytes())
     remote = join(gcs_bucket, "out")
-    work.run([join(gcs_bucket, "in")], join(gcs_bucket, "full"), remote, tasks=2)
+    work.run([join(gcs_bucket, "in")], join(gcs_bucket, "full"), remote, embed_tasks=2)
     work.run([texts], full, out)
     assert contents(remote) == contents(out)
     assert work.run([join(gcs_bucket, "in")], join(gcs_bucket, "full"), remote)["texts_encoded"] == 0
@@ -164,13 +164,13 @@ def test_texts_model_and_dataset_may_all_lie_on_gs(work: Backfill, texts: Path, 
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"tasks": 0}, UsageError, "tasks: expected from 1 to 200, got 0"),
-        ({"tasks": 201}, UsageError, "tasks: expected from 1 to 200, got 201"),
-        ({"dtype": "bfloat16"}, UsageError, "dtype: expected float32 or float16, got 'bfloat16'"),
-        ({"rows_per_shard": -1}, UsageError, "rows per shard: expected at least 1, got -1"),
-        ({"encoder": EncoderSettings(prompt="passage")}, UsageError, "prompt: model "),
+        ({"embed_tasks": -1}, UsageError, "embed_tasks: expected from 1 to 200, got -1"),
+        ({"embed_tasks": 201}, UsageError, "embed_tasks: expected from 1 to 200, got 201"),
+        ({"output_dtype": "bfloat16"}, UsageError, "output_dtype: expected float32 or float16, got 'bfloat16'"),
+        ({"output_rows_per_shard": -1}, UsageError, "output_rows_per_shard: expected 1 or more, or 0 for 50,000, got "),
+        ({"model_prompt": "passage"}, UsageError, "model_prompt: model "),
     ],
-    ids=["none", "many", "dtype", "rows", "prompt"],
+    ids=["negative", "many", "dtype", "rows", "prompt"],
 )
 def test_bad_settings_are_refused_at_plan_and_leave_an_earlier_dataset_alone(
     work: Backfill,
@@ -201,10 +201,12 @@ def test_the_tuning_that_was_measured_is_used(
     monkeypatch.setattr(Encoder, "load", noted)
     best = Tuning(batch_tokens=100)
     entry = ProfileEntry(device_name(best_device()), content_revision(full), "float32", best, 1.0, 1.0)
-    write_profile(str(work.folder / "profile.json"), EncoderProfile(entries=(entry,)))
-    work.plan([texts], full, out, encoder=EncoderSettings(precision="float32"))
-    work.embed(0, str(work.folder / "profile.json"))
+    profile = str(work.folder / "profile.json")
+    write_profile(profile, EncoderProfile(entries=(entry,)))
+    work.plan([texts], full, out, model_precision="float32", encoder_profile=profile)
+    work.embed(0)
     (out / "part-00000.parquet").unlink()
+    work.plan([texts], full, out, model_precision="float32")
     work.embed(0)
     assert used == [best, Tuning()]
 
@@ -217,7 +219,7 @@ def test_a_file_in_the_dataset_s_place_is_refused(work: Backfill, texts: Path, f
 
 
 def test_shards_of_a_task_that_has_not_reported_are_missed(work: Backfill, texts: Path, full: Path, out: Path):
-    work.plan([texts], full, out, tasks=3)
+    work.plan([texts], full, out, embed_tasks=3)
     for missing in (
         "3 shards are missing, the first is 0",
         "2 shards are missing, the first is 1",
@@ -231,14 +233,14 @@ def test_shards_of_a_task_that_has_not_reported_are_missed(work: Backfill, texts
 
 
 def test_a_task_tells_the_last_step_what_it_returns(work: Backfill, texts: Path, full: Path, out: Path):
-    for task in work.plan([texts], full, out, tasks=3):
+    for task in work.plan([texts], full, out, embed_tasks=3):
         told = work.embed(task)
         assert read_value(work.report_place(task), TaskReport) == told
         assert work.report_place(task).startswith(f"{out}/_work/")
 
 
 def test_a_task_s_shards_are_found_without_its_report(work: Backfill, texts: Path, full: Path, out: Path):
-    for task in work.plan([texts], full, out, tasks=3):
+    for task in work.plan([texts], full, out, embed_tasks=3):
         work.embed(task)
     remove(work.report_place(1))
     assert work.finish()["texts"] == 11
@@ -249,7 +251,7 @@ def test_a_task_s_shards_are_found_without_its_report(work: Backfill, texts: Pat
 def test_a_task_without_report_whose_shard_is_not_whole_is_missed(
     work: Backfill, texts: Path, full: Path, out: Path, damage: str
 ):
-    for task in work.plan([texts], full, out, tasks=3):
+    for task in work.plan([texts], full, out, embed_tasks=3):
         work.embed(task)
     remove(work.report_place(1))
     shard = out / "part-00001.parquet"
@@ -295,7 +297,7 @@ def test_a_step_s_line_in_the_log_says_what_went_wrong(
     work: Backfill, texts: Path, full: Path, out: Path, caplog: pytest.LogCaptureFixture
 ):
     with caplog.at_level("INFO", logger="driftline"):
-        work.plan([texts], full, out, tasks=2)
+        work.plan([texts], full, out, embed_tasks=2)
         work.embed(1)
         with pytest.raises(DataError):
             work.finish()
@@ -313,7 +315,7 @@ def test_a_step_s_line_in_the_log_says_what_went_wrong(
 
 
 def test_the_shards_carry_vectors_of_the_stated_type(work: Backfill, texts: Path, full: Path, out: Path):
-    work.run([texts], full, out, dtype="float16")
+    work.run([texts], full, out, output_dtype="float16")
     table = pq.read_table(out / "part-00000.parquet")
     kind = table.schema.field("embedding").type
     assert (kind.list_size, kind.value_type) == (8, pa.float16())

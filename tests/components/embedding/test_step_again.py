@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.embedding.step import TaskReport
 from driftline.components.errors import DataError
 from driftline.components.storage.dataset import EmbeddingsDataset
@@ -44,7 +43,7 @@ def stamps(out: Path) -> dict[str, tuple[int, int]]:
 
 
 def rerun(work: Backfill, texts: Path, model: Path, out: Path, tasks: int = 1) -> list[TaskReport]:
-    numbers = work.plan([texts], model, out, tasks=tasks)
+    numbers = work.plan([texts], model, out, embed_tasks=tasks)
     reports = [work.embed(number) for number in numbers]
     work.finish()
     return reports
@@ -63,7 +62,7 @@ def test_a_finished_dataset_is_left_as_it_is(work: Backfill, texts: Path, full: 
 def test_a_finished_dataset_stays_readable_while_it_is_planned_again(
     work: Backfill, texts: Path, full: Path, out: Path
 ):
-    work.plan([texts], full, out, tasks=3)
+    work.plan([texts], full, out, embed_tasks=3)
     assert EmbeddingsDataset.open(str(out)).rows == 11
 
 
@@ -117,7 +116,7 @@ def test_texts_changed_in_place_withdraw_the_dataset_until_it_is_finished(
 ):
     changed = [text.replace("0", "film") for text in TEXTS]
     write_texts(texts, changed)
-    tasks = work.plan([texts], full, out, tasks=2)
+    tasks = work.plan([texts], full, out, embed_tasks=2)
     for task in tasks:
         assert not (out / "manifest.json").exists()
         with pytest.raises(DataError, match=one_line(out, "the dataset is unfinished")):
@@ -139,7 +138,7 @@ def test_a_same_sized_change_of_one_letter_is_noticed(work: Backfill, texts: Pat
 
 
 @pytest.mark.parametrize(
-    "changes", [{"dtype": "float16"}, {"encoder": EncoderSettings(prompt="query")}, {"rows_per_shard": 5}]
+    "changes", [{"output_dtype": "float16"}, {"model_prompt": "query"}, {"output_rows_per_shard": 5}]
 )
 def test_other_settings_embed_everything_again(
     work: Backfill, texts: Path, full: Path, out: Path, changes: dict[str, object]

@@ -125,7 +125,7 @@ def test_a_damaged_chunk_is_embedded_again_alone(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(deduplication, "CHUNK_TEXTS", 2)
-    work.plan([texts], full, out, rows_per_shard=0)
+    work.plan([texts], full, out, output_rows_per_shard=0)
     with monkeypatch.context() as patch:
         stop_after(patch, 4)
         with pytest.raises(Stopped):
@@ -139,7 +139,7 @@ def test_a_damaged_chunk_is_embedded_again_alone(
         chunks[1].write_bytes(content[: len(content) // 2 if damage == "cut" else 0])
     assert work.embed(0).rows == 2 + 3
     work.finish()
-    Backfill(work.folder.with_name("other")).run([texts], full, tmp_path / "other-out", rows_per_shard=0)
+    Backfill(work.folder.with_name("other")).run([texts], full, tmp_path / "other-out", output_rows_per_shard=0)
     assert contents(out) == contents(tmp_path / "other-out")
 
 
@@ -239,7 +239,7 @@ def test_no_model_is_loaded_where_nothing_is_to_be_encoded(
 
     monkeypatch.setattr(Encoder, "load", refused)
     assert work.run([texts], full, out)["texts_encoded"] == 0
-    assert work.run([texts], full, out, incremental=True)["texts_encoded"] == 0
+    assert work.run([texts], full, out, output_incremental=True)["texts_encoded"] == 0
     assert contents(out) == whole
 
 
@@ -249,7 +249,7 @@ def test_a_clock_that_jumps_changes_nothing(
     jumps = random.Random(0)
     monkeypatch.setattr(time, "time", lambda: jumps.uniform(0, 4e9))
     monkeypatch.setattr(time, "time_ns", lambda: jumps.randrange(1 << 62))
-    metrics = work.run([texts], full, out, tasks=2)
+    metrics = work.run([texts], full, out, embed_tasks=2)
     assert contents(out) == whole
     assert 0 < metrics["task_seconds"] < 600
 
@@ -269,7 +269,7 @@ def test_two_rows_of_one_id_are_refused_at_the_end(
 
 
 def test_tasks_that_do_not_agree_are_refused(work: Backfill, texts: Path, full: Path, out: Path):
-    work.plan([texts], full, out, tasks=2)
+    work.plan([texts], full, out, embed_tasks=2)
     for task in (0, 1):
         work.embed(task)
     path = Path(work.report_place(1))
@@ -281,7 +281,7 @@ def test_tasks_that_do_not_agree_are_refused(work: Backfill, texts: Path, full: 
 
 
 def test_a_run_leaves_nothing_but_the_dataset(work: Backfill, texts: Path, full: Path, out: Path):
-    work.run([texts], full, out, tasks=2)
+    work.run([texts], full, out, embed_tasks=2)
     assert sorted(info.uri for info in list_files(str(out))) == [str(out / name) for name in ("manifest.json", *SHARDS)]
     assert EmbeddingsDataset.open(str(out)).rows == 11
 

@@ -54,7 +54,7 @@ def test_a_bad_text_is_refused_where_that_is_asked_for(
     bad = tmp_path / "bad.jsonl"
     bad.write_text(f'{{"id": "a", "text": "x"}}\n{{"id": "b", "text": {text}}}\n')
     with pytest.raises(DataError, match=one_line(bad, "column 'text', row 2: ")) as caught:
-        work.plan([bad], full, out, strict=True)
+        work.plan([bad], full, out, text_strict=True)
     assert reason in str(caught.value)
     assert not out.exists()
     assert work.plan([bad], full, out) == [0]
@@ -77,8 +77,8 @@ def test_bad_texts_are_left_out_or_mended_and_counted(work: Backfill, tmp_path: 
 def test_a_selection_leaves_rows_out(work: Backfill, tmp_path: Path, full: Path, out: Path):
     days = [f"2024-01-{day:02d}" for day in range(1, 12)]
     path = write_texts(tmp_path / "dated.jsonl", TEXTS, time=days, kind=["plot", "fresh"] * 5 + ["plot"])
-    selection = {"since": "2024-01-03", "until": "2024-01-10", "where": ("kind = plot",)}
-    metrics = work.run([path], full, out, **selection, rows_per_shard=2)
+    selection = {"window_since": "2024-01-03", "window_until": "2024-01-10", "text_where": ("kind = plot",)}
+    metrics = work.run([path], full, out, **selection, output_rows_per_shard=2)
     assert rows(out)[0] == ["t2", "t4", "t6", "t8"]
     assert (metrics["texts"], metrics["outside"], metrics["shards"]) == (4, 7, 2)
 
@@ -94,18 +94,18 @@ def test_texts_that_are_there_often_are_encoded_once_a_shard(
 
     monkeypatch.setattr(Encoder, "encode_chunks", counted)
     texts = [TEXTS[number % 3] for number in range(20)]
-    metrics = work.run([write_texts(tmp_path / "same.jsonl", texts)], full, out, rows_per_shard=10)
+    metrics = work.run([write_texts(tmp_path / "same.jsonl", texts)], full, out, output_rows_per_shard=10)
     assert encoded == [*TEXTS[:3], TEXTS[1], TEXTS[2], TEXTS[0]]
     assert (metrics["texts"], metrics["texts_encoded"], metrics["duplicates"]) == (20, 20, 14)
     np.testing.assert_allclose(rows(out)[1], by_hand(full, texts), rtol=0, atol=1e-5)
 
 
 def test_the_cost_of_a_million_texts(work: Backfill, texts: Path, full: Path, out: Path):
-    tasks = work.plan([texts], full, out, tasks=2)
+    tasks = work.plan([texts], full, out, embed_tasks=2, hourly_price=3.6)
     seconds = sum(work.embed(task).seconds for task in tasks)
-    metrics = work.finish(hourly_price=3.6)
+    metrics = work.finish()
     assert metrics["cost_per_million_texts"] == pytest.approx(seconds * 0.001 / 11 * 1e6)
     assert metrics["rows_per_second"] == pytest.approx(11 / seconds)
     for price in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(UsageError, match=one_line("hourly price: expected 0 or more, got ")):
-            work.finish(hourly_price=price)
+        with pytest.raises(UsageError, match=one_line("hourly_price: expected 0 or more, got ")):
+            work.plan([texts], full, out, hourly_price=price)

@@ -63,8 +63,8 @@ def test_a_task_whose_twin_finished_meanwhile_takes_its_shard(
     tmp_path: Path, texts: Path, full: Path, out: str, asleep: Asleep, chunk: int
 ):
     one, whole = Backfill(tmp_path / "one"), Backfill(tmp_path / "whole")
-    whole.run([texts], full, tmp_path / "whole-out", rows_per_shard=8)
-    one.plan([texts], full, out, rows_per_shard=8)
+    whole.run([texts], full, tmp_path / "whole-out", output_rows_per_shard=8)
+    one.plan([texts], full, out, output_rows_per_shard=8)
     asleep(chunk, lambda: one.embed(0))
     late = one.embed(0)
     assert late.rows == 2 * (chunk - 1), "only the chunks before it slept are its own"
@@ -76,11 +76,11 @@ def test_a_task_that_wakes_after_the_manifest_was_written_changes_nothing(
     tmp_path: Path, texts: Path, full: Path, out: str, asleep: Asleep
 ):
     work, replacement = Backfill(tmp_path / "one"), Backfill(tmp_path / "replacement")
-    work.plan([texts], full, out, rows_per_shard=8)
+    work.plan([texts], full, out, output_rows_per_shard=8)
     finished: dict[str, bytes] = {}
 
     def meanwhile() -> None:
-        replacement.run([texts], full, out, rows_per_shard=8)
+        replacement.run([texts], full, out, output_rows_per_shard=8)
         finished.update(contents(out))
 
     asleep(2, meanwhile)
@@ -94,11 +94,11 @@ def test_a_task_that_wakes_after_another_run_replaced_the_dataset_is_refused(
 ):
     work, other = Backfill(tmp_path / "one"), Backfill(tmp_path / "other")
     others = write_texts(tmp_path / "others.jsonl", TEXTS[::-1])
-    work.plan([texts], full, out, rows_per_shard=8)
+    work.plan([texts], full, out, output_rows_per_shard=8)
     finished: dict[str, bytes] = {}
 
     def meanwhile() -> None:
-        other.run([others], full, out, rows_per_shard=8)
+        other.run([others], full, out, output_rows_per_shard=8)
         finished.update(contents(out))
 
     asleep(2, meanwhile)
@@ -113,15 +113,15 @@ def test_a_task_that_wakes_within_another_run_does_not_end_up_in_its_dataset(
 ):
     work, other = Backfill(tmp_path / "one"), Backfill(tmp_path / "other")
     others = write_texts(tmp_path / "others.jsonl", TEXTS[::-1])
-    work.plan([texts], full, out, rows_per_shard=8)
-    asleep(2, lambda: other.plan([others], full, out, rows_per_shard=8))
+    work.plan([texts], full, out, output_rows_per_shard=8)
+    asleep(2, lambda: other.plan([others], full, out, output_rows_per_shard=8))
     work.embed(0)
     other.embed(0)
     work.embed(0)  # after the other run's tasks reported their shards
     with pytest.raises(DataError, match=one_line(join(out, "part-00000.parquet"), "run the backfill again")):
         other.finish()
     assert not exists(join(out, "manifest.json"))
-    other.run([others], full, out, rows_per_shard=8)
+    other.run([others], full, out, output_rows_per_shard=8)
     np.testing.assert_allclose(rows(out)[1], by_hand(full, TEXTS[::-1]), rtol=0, atol=1e-5)
 
 
@@ -138,12 +138,12 @@ def test_a_task_that_sleeps_while_it_writes_its_shard(
         def read() -> Iterator[pa.RecordBatch]:
             yield from batches
             monkeypatch.undo()  # only this once
-            other.run([others], full, out, rows_per_shard=8)
+            other.run([others], full, out, output_rows_per_shard=8)
             finished.update(contents(out))
 
         return write_shard(folder, name, read(), **settings)
 
-    work.plan([texts], full, out, rows_per_shard=8)
+    work.plan([texts], full, out, output_rows_per_shard=8)
     monkeypatch.setattr(shard_embedding, "write_shard", sleeping)
     if same:
         assert [entry.encoded for _, entry in work.embed(0).shards] == [None, None]
@@ -159,8 +159,8 @@ def test_two_runs_of_different_texts_at_once_do_not_mix(
 ):
     one, other = Backfill(tmp_path / "one"), Backfill(tmp_path / "other")
     others = write_texts(tmp_path / "others.jsonl", TEXTS[::-1])
-    one.plan([texts], full, out, rows_per_shard=8)
-    other.plan([others], full, out, rows_per_shard=8)
+    one.plan([texts], full, out, output_rows_per_shard=8)
+    other.plan([others], full, out, output_rows_per_shard=8)
     asleep(3, lambda: other.embed(0))
     with pytest.raises(DataError, match=one_line(join(out, "part-0000"), "another run wrote there meanwhile")):
         one.embed(0)
@@ -172,7 +172,7 @@ def test_tasks_of_one_shard_at_once_leave_no_chunks_behind(
     tmp_path: Path, texts: Path, full: Path, out: str, asleep: Asleep
 ):
     work = Backfill(tmp_path / "one")
-    work.plan([texts], full, out, rows_per_shard=8)
+    work.plan([texts], full, out, output_rows_per_shard=8)
     asleep(2, lambda: work.embed(0))
     work.embed(0)
     left = [info.uri for info in list_files(out) if "/chunk-" in info.uri]
@@ -184,7 +184,7 @@ def test_a_process_stopped_and_continued_after_its_replacement_finished_changes_
     tmp_path: Path, texts: Path, full: Path
 ):
     out = str(tmp_path / "out")
-    settings = {"rows_per_shard": 8, "chunk_texts": 2}
+    settings = {"output_rows_per_shard": 8, "chunk_texts": 2}
     with task_driver(tmp_path) as driver:
         slow = DrivenBackfill(driver, tmp_path / "slow", [str(texts)], full, out, settings)
         stopped = slow.start(stop_at=3)

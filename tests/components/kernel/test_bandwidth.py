@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
-from driftline.components.errors import DataError, UsageError
-from driftline.components.kernel.bandwidth import SCALE_ROWS, Scale, heuristic_kernel, parse_gamma, scale_rows
+from driftline.components.errors import DataError
+from driftline.components.kernel.bandwidth import SCALE_ROWS, Scale, heuristic_kernel, scale_rows
 from driftline.components.kernel.functions import KERNEL_NAMES
 
 
@@ -52,11 +52,3 @@ def test_rows_looked_at_are_few_and_from_all_over():
     assert len(rows) == SCALE_ROWS
     assert rows.max() > 9 * SCALE_ROWS  # from all over the sample, not its start
     assert rows.min() < SCALE_ROWS
-
-
-def test_gammas():
-    assert parse_gamma("median") == "median"
-    assert parse_gamma("0.5") == 0.5
-    for wrong in ("wide", "0", "-1", "inf", "nan", float("inf")):
-        with pytest.raises(UsageError, match="gamma: expected 'median' or a"):
-            parse_gamma(wrong)

@@ -28,7 +28,7 @@ class Killed(Exception):  # noqa: N818  it stands for an end, not for an error
 
 def planned(folder: Path, method: str) -> str:
     z = np.random.default_rng(1).normal(size=(3000, 4))
-    return plan(folder, write_projected(folder, z, 1700), method=method, kernel="search")[0]
+    return plan(folder, write_projected(folder, z, 1700), test_method=method, kernel="search")[0]
 
 
 def found(spec: str) -> bytes:
@@ -118,7 +118,7 @@ def test_whoever_adds_up_names_damaged_sums(tmp_path, content):
 
 def test_whoever_adds_up_names_missing_sums(tmp_path):
     spec = planned(tmp_path, "exact")
-    place = tmp_path / "z" / read_value(spec, KernelPlan).sums_name(0)
+    place = Path(read_value(spec, KernelPlan).sums_place(0))
     with pytest.raises(
         DataError, match=rf"\A{re.escape(str(place))}: the sums of kernel task 1 of 1 are missing; [^\n]+\Z"
     ):

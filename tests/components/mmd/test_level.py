@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from driftline.components.drift_settings import COMBINATIONS
 from driftline.components.kernel.engine import array_blocks, sum_tiles
-from driftline.components.kernel.method import COMBINATIONS
 from driftline.components.kernel.spec import settle
 from driftline.components.kernel.sums import combine as combine_sums
 from driftline.components.mmd import two_sample_test

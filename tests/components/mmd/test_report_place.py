@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,10 @@ import pytest
 
 from driftline.components.errors import StorageError
 from driftline.components.mmd.step import Reported
-from driftline.components.sampling.pooled import PooledSample
 from driftline.components.storage.history import read_history
 from driftline.components.storage.store import join, list_files, read_bytes, read_json, write_bytes
-from driftline.components.storage.values import read_value, write_value
 from tests.support.datasets import write_embeddings
-from tests.support.steps import report, run_to_report
+from tests.support.steps import report, run_to_report, with_run
 
 FILES = ("report.html", "result.json", "witness.parquet")
 RACERS = 6
@@ -42,7 +39,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(4)
     for name in "xy":
         write_embeddings(str(folder / name), rng.normal(size=(40, 3)).astype(np.float32), prefix=name)
-    run_to_report(folder / "a", str(folder / "x"), str(folder / "y"), str(folder / "out"), components=2)
+    run_to_report(folder / "a", str(folder / "x"), str(folder / "y"), str(folder / "out"), pca_components=2)
     return folder / "a"
 
 
@@ -55,10 +52,8 @@ def ready(template: Path, tmp_path: Path, out: str) -> Callable[[int], Path]:
         folder.mkdir()
         for path in template.iterdir():
             (folder / path.name).write_bytes(path.read_bytes())
-        place = str(folder / "pooled.json")
-        sample = read_value(place, PooledSample)
-        own = replace(sample.run, id=f"{number:032x}", job=f"job-{number}", base=out, folder=out)
-        write_value(place, replace(sample, run=own))
+        history = join(out, "history")
+        with_run(folder, id=f"{number:032x}", job=f"job-{number}", base=out, folder=out, history=history)
         return folder
 
     return make
@@ -69,7 +64,7 @@ def files(out: str) -> dict[str, bytes]:
 
 
 def place_of(told: Reported) -> str:
-    return told.verdict.report_uri.rpartition("/")[0]
+    return told.report_uri.rpartition("/")[0]
 
 
 def test_the_second_run_takes_a_folder_of_its_own(ready: Callable[[int], Path], out: str):
@@ -86,9 +81,9 @@ def test_the_second_run_takes_a_folder_of_its_own(ready: Callable[[int], Path], 
     for told, number in ((first, 1), (second, 2)):
         result = read_json(join(place_of(told), "result.json"))
         assert (result["run"], result["job"]) == (f"{number:032x}", f"job-{number}")
-        assert result["report_uri"] == told.verdict.report_uri
+        assert result["report_uri"] == told.report_uri
     records = read_history(join(out, "history"))
-    assert {record["report_uri"] for record in records} == {told.verdict.report_uri for told in (first, second)}
+    assert {record["report_uri"] for record in records} == {told.report_uri for told in (first, second)}
 
 
 def check_race(places: list[str], out: str) -> None:
@@ -116,7 +111,7 @@ from pathlib import Path
 from tests.support.steps import report
 print("ready", flush=True)
 sys.stdin.readline()
-print(report(Path(sys.argv[1])).verdict.report_uri, flush=True)
+print(report(Path(sys.argv[1])).report_uri, flush=True)
 """
 
 
@@ -200,5 +195,5 @@ def test_every_run_s_record_names_its_report(ready: Callable[[int], Path], out: 
     records = {record["run"]: record for record in read_history(join(out, "history"))}
     for number, one in enumerate(told):
         record = records[f"{number << 96:032x}"]
-        assert (record["report_uri"], record["status"]) == (one.verdict.report_uri, "compared")
+        assert (record["report_uri"], record["status"]) == (one.report_uri, "compared")
         assert record["job"] == f"job-{number << 96}"

@@ -42,33 +42,39 @@ class Recorded:
 
 RECORDED = {
     "exact-search": Recorded(
-        {"method": "exact", "kernel_name": "search", "permutations": 199},
+        {"test_method": "exact", "kernel": "search", "test_permutations": 199},
         *(2.106672466283116, 0.305, 11.174450259002182, 0.00012743185755225567, 0.5099401041666667),
         *(-1.2849293630388274, 3.1847827693300133),
     ),
     "exact-rbf": Recorded(
-        {"method": "exact", "kernel_name": "rbf", "permutations": 199},
+        {"test_method": "exact", "kernel": "rbf", "test_permutations": 199},
         *(0.0004669629715963186, 0.185, 0.001046353105261355, 0.0004669629715963186, 0.5159869791666667),
         *(-6.697709364760158, 9.200440344897288),
     ),
     "exact-sample": Recorded(
-        {"method": "exact", "kernel_name": "search", "combination": "fuse", "sample": 500, "components": 0},
+        {
+            "test_method": "exact",
+            "kernel": "search",
+            "kernel_combination": "fuse",
+            "window_max_rows": 500,
+            "pca_components": 0,
+        },
         *(-0.0019081381938945833, 0.89, 0.0031072785290942972, -0.0001622829457135072, 0.480868),
         *(-0.6983071008487514, 1.5956693562914097),
     ),
     "cross": Recorded(
-        {"method": "cross", "kernel_name": "search"},
+        {"test_method": "cross", "kernel": "search"},
         *(0.9382268622409187, 0.156, 1.5352350939245176, 0.0003419778983601229, 0.52359375),
         *(-1.3345492715416185, 4.22370444612352),
     ),
     "features": Recorded(
-        {"method": "features", "kernel_name": "search"},
+        {"test_method": "features", "kernel": "search"},
         *(3.4685935536296117, 0.3, 11.425755211953575, 0.00024920305121873404, 0.5205494791666667),
         *(-1.7629981513914572, 4.176250863338737),
     ),
 }
 LARGEST = Recorded(
-    {"method": "exact", "kernel_name": "rbf", "permutations": 99, "components": 0},
+    {"test_method": "exact", "kernel": "rbf", "test_permutations": 99, "pca_components": 0},
     *(-1.2217432421302021e-05, 0.77, 4.0405035170776316e-05, -1.2217432421302021e-05, 0.49643989547038325),
     *(51.19691910306811, 54.00336902748445),
 )
@@ -102,7 +108,7 @@ def check(folder: Path, sides: tuple[str, str], recorded: Recorded, made: dict[i
     results, witness = [], []
     for tasks, expected in made.items():
         place = folder / str(tasks)
-        run_steps(place / "a", *sides, str(place / "out"), tasks=tasks, seed=6, **recorded.settings)
+        run_steps(place / "a", *sides, str(place / "out"), kernel_tasks=tasks, seed=6, **recorded.settings)
         result = read_json(str(place / "out" / "result.json"))
         assert [timing["tasks"] for timing in result["steps"] if timing["name"] == "kernel"] == [expected]
         results.append({name: value for name, value in result.items() if name not in OWN})

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy.stats import binomtest, rankdata
 
+from driftline.components.drift_settings import COMBINATIONS
 from driftline.components.errors import UsageError
-from driftline.components.kernel.method import COMBINATIONS
 from driftline.components.mmd.search import combine, own_p_values, rank_p_values, shares
 
 Array = NDArray[np.float64]

@@ -17,19 +17,19 @@ from driftline.components.errors import DataError
 from driftline.components.kernel.plan import BlockGrid
 from driftline.components.kernel.sums import PartialSums
 from driftline.components.kernel.tasks import KernelPlan, read_task_sums, write_task_sums
-from driftline.components.mmd import step, two_sample_test
+from driftline.components.mmd import component, step, two_sample_test
+from driftline.components.mmd.figures import figures
 from driftline.components.mmd.result import DriftResult
 from driftline.components.mmd.step import MOVED_TEXTS, Judged, extremes
 from driftline.components.projection.pca import PCA, gather
 from driftline.components.random_bits import mixed_order
-from driftline.components.sampling.pooled import PooledSample
 from driftline.components.storage.history import read_history
 from driftline.components.storage.store import read_json
-from driftline.components.storage.values import read_value, write_value
+from driftline.components.storage.values import read_value
 from tests.support import oracle
 from tests.support.command import listing
 from tests.support.datasets import write_embeddings
-from tests.support.steps import report, run_steps, run_to_report
+from tests.support.steps import report, run_steps, run_to_report, with_run
 
 N, M = 120, 80
 
@@ -51,25 +51,25 @@ def datasets(folder: Path, x: np.ndarray, y: np.ndarray, rows_per_shard: int = 5
 def finished(tmp_path_factory, vectors) -> Path:
     """A run, its artifacts in `a`, its output in `out`."""
     folder = tmp_path_factory.mktemp("finished")
-    run_steps(folder / "a", *datasets(folder, *vectors), str(folder / "out"), components=0, permutations=199, tasks=3)
+    settings = {"pca_components": 0, "test_permutations": 199, "kernel_tasks": 3}
+    run_steps(folder / "a", *datasets(folder, *vectors), str(folder / "out"), **settings)
     return folder
 
 
-def judge(folder: Path) -> None:
+def judge(folder: Path) -> step.Tested:
     """Run the test step again on what lies in a folder."""
     place = folder / "a"
-    step.test(
-        plan=str(place / "plan.json"), combination="fuse", level=0.05, out=str(place / "outcome.json"),
-        witness_out=str(place / "witness.npy"),
-    )  # fmt: skip
+    return step.test(
+        plan=str(place / "plan.json"), out=str(place / "outcome.json"), witness_out=str(place / "witness.npy")
+    )
 
 
-def elsewhere(finished: Path, folder: Path) -> Path:
+def elsewhere(finished: Path, folder: Path, history: str = "history") -> Path:
     """Copy the artifacts of a run to `a`, such that it reports to `out`, and return where they are."""
-    shutil.copytree(finished / "a", folder / "a")
-    place, out = str(folder / "a" / "pooled.json"), str(folder / "out")
-    sample = read_value(place, PooledSample)
-    write_value(place, replace(sample, run=replace(sample.run, base=out, folder=out)))
+    if not (folder / "a").exists():
+        shutil.copytree(finished / "a", folder / "a")
+    out = folder / "out"
+    with_run(folder / "a", base=str(out), folder=str(out), history=str(out / history))
     return folder / "a"
 
 
@@ -96,7 +96,7 @@ def test_outcome_is_the_dense_tests(finished, vectors):
     ("method", "kernel"), [("exact", "rbf"), ("exact", "search"), ("cross", "search"), ("features", "search")]
 )
 def test_outcome_is_that_of_two_sample_test(tmp_path, vectors, method, kernel):
-    settings = {"components": 3, "seed": 4, "method": method, "kernel_name": kernel, "tasks": 2}
+    settings = {"pca_components": 3, "seed": 4, "test_method": method, "kernel": kernel, "kernel_tasks": 2}
     run_steps(tmp_path / "a", *datasets(tmp_path, *vectors), str(tmp_path / "out"), **settings)
     outcome = read_value(str(tmp_path / "a" / "outcome.json"), Judged).outcome
     pooled = np.concatenate(vectors)
@@ -115,7 +115,9 @@ def test_same_bits_for_any_tasks_and_any_shards(tmp_path):
     seen: dict[str, set] = {}
     for tasks, rows_per_shard in [(1, 5000), (3, 5000), (17, 5000), (50, 5000), (1, 333), (8, 61), (3, 1024)]:
         folder = tmp_path / f"{tasks}-{rows_per_shard}"
-        run_steps(folder / "a", *datasets(folder, x, y, rows_per_shard), str(folder / "out"), tasks=tasks, seed=6)
+        run_steps(
+            folder / "a", *datasets(folder, x, y, rows_per_shard), str(folder / "out"), kernel_tasks=tasks, seed=6
+        )
         tested = read_value(str(folder / "a" / "outcome.json"), Judged)
         assert tested.kernel_tasks == min(tasks, BlockGrid.of(1400, 1200).tile_count)
         result = read_json(str(folder / "out" / "result.json"))
@@ -152,29 +154,52 @@ def test_result_says_what_was_compared(finished):
     assert tuple(places) == judged.moved_rows
 
 
-def test_history_keeps_no_texts_and_metrics_are_the_results(finished, tmp_path):
+@pytest.mark.parametrize(
+    ("shift", "method", "verdict"),
+    [
+        (1.0, "exact", "drift found"),
+        (1.0, "cross", "drift found"),
+        (1.0, "features", "drift found"),
+        (0.0, "exact", "no drift found"),
+        (0.0, "cross", "no drift found"),
+        (0.0, "features", "no drift found"),
+    ],
+)
+def test_the_test_puts_out_what_was_found(tmp_path, shift, method, verdict):
+    """Kubeflow writes a step's outputs as JSON, and knows Python's own numbers alone."""
+    rng = np.random.default_rng(3)
+    sides = datasets(tmp_path, rng.normal(size=(60, 4)), rng.normal(shift, 1.0, size=(50, 4)))
+    tested = run_to_report(tmp_path / "a", *sides, str(tmp_path / "out"), pca_components=2, test_method=method)
+    judged = read_value(str(tmp_path / "a" / "outcome.json"), Judged)
+    outcome, found = judged.outcome, tested.verdict
+    assert found == (outcome.rejected, outcome.p_value, outcome.mmd2, outcome.threshold, verdict)
+    assert tested.metrics == figures(outcome, judged.plan.sample.pooled)
+    assert tested.metrics["Verdict"] == verdict
+    assert tested == judge(tmp_path)
+    assert found.drift == (verdict == "drift found")
+    assert [type(value) for value in found] == [bool, float, float, float, str]
+    assert json.loads(json.dumps(found._asdict(), allow_nan=False)) == found._asdict()
+    assert report(tmp_path / "a") == step.Reported(found.drift, str(tmp_path / "out" / "report.html"))
+    result = DriftResult.from_json(read_json(str(tmp_path / "out" / "result.json")))
+    assert (result.drift, result.p_value, result.mmd2, result.threshold) == found[:4]
+    assert (result.verdict, result.method) == (verdict, method)
+    assert tested.metrics["auc"] == result.discrimination
+    assert (tested.metrics["rows_reference"], tested.metrics["rows_current"]) == (60, 50)
+
+
+def test_the_component_puts_out_what_the_step_does():
+    for declared, names, artifacts in (
+        (component.mmd_test, step.Verdict._fields, ("test_outcome", "test_witness", "drift_metrics")),
+        (component.report, step.Reported._fields, ("drift_result", "drift_report")),
+    ):
+        assert set(declared.component_spec.outputs) == {*names, *artifacts}
+
+
+def test_history_keeps_no_texts(finished):
     [record] = read_history(str(finished / "out" / "history"))
     result = read_json(str(finished / "out" / "result.json"))
     assert record == {name: value for name, value in result.items() if name not in ("moved", "steps")}
     assert "old " not in json.dumps(record)
-    verdict, metrics = report(elsewhere(finished, tmp_path))
-    place = str(tmp_path / "out" / "report.html")
-    assert verdict == (True, result["p_value"], result["mmd2"], result["threshold"], place, "compared")
-    assert verdict._fields == ("drift", "p_value", "mmd2", "threshold", "report_uri", "status")
-    assert metrics == {
-        "drift": 1.0,
-        "statistic": result["statistic"],
-        "mmd2": result["mmd2"],
-        "mmd2_low": result["mmd2_interval"][0],
-        "mmd2_high": result["mmd2_interval"][1],
-        "discrimination": result["discrimination"],
-        "p_value": result["p_value"],
-        "threshold": result["threshold"],
-        "level": 0.05,
-        "reference_rows": N,
-        "current_rows": M,
-        "permutations": 199,
-    }
 
 
 def test_report_twice_is_one_record_and_the_same_result(finished, tmp_path):
@@ -191,24 +216,23 @@ def test_report_twice_is_one_record_and_the_same_result(finished, tmp_path):
     assert "<script" not in page
 
 
-def test_another_text_column_and_another_history(finished, tmp_path):
-    report(elsewhere(finished, tmp_path), text_column="body", history=str(tmp_path / "past"))
-    result = DriftResult.from_json(read_json(str(tmp_path / "out" / "result.json")))
-    assert {moved.text for moved in result.moved} == {None}
+def test_another_history(finished, tmp_path):
+    report(elsewhere(finished, tmp_path, history=str(tmp_path / "past")))
     assert len(listing(tmp_path / "past")) == 1
     assert listing(tmp_path / "out") == ["report.html", "result.json", "witness.parquet"]
 
 
 def test_working_files_go_last(finished, tmp_path, monkeypatch, vectors):
     """A report that fails leaves its working files for the retry; one that ends leaves none."""
-    arguments = (tmp_path / "a", *datasets(tmp_path, *vectors), str(tmp_path / "out"))
     history = tmp_path / "past"
+    arguments = (tmp_path / "a", *datasets(tmp_path, *vectors), str(tmp_path / "out"))
+    run_to_report(*arguments, pca_components=3, output_history=str(history))
     history.write_text("a file where a folder is wanted")
     with pytest.raises(OSError, match="a part of the path is a file"):
-        run_steps(*arguments, components=3, history=str(history))
+        report(tmp_path / "a")
     assert any(name.endswith("manifest.json") for name in listing(tmp_path / "out"))
     history.unlink()
-    report(tmp_path / "a", history=str(history))
+    report(tmp_path / "a")
     assert [name for name in listing(tmp_path / "out") if (tmp_path / "out" / name).is_file()] == [
         "report.html",
         "result.json",
@@ -231,11 +255,13 @@ def test_every_text_has_its_witness(finished, vectors):
 @pytest.fixture
 def summed(tmp_path, vectors) -> tuple[KernelPlan, list[Path]]:
     """The plan of a run of three kernel tasks that has not been tested yet, and the tasks' files."""
-    run_to_report(tmp_path / "a", *datasets(tmp_path, *vectors), str(tmp_path / "out"), components=0, tasks=3)
+    run_to_report(
+        tmp_path / "a", *datasets(tmp_path, *vectors), str(tmp_path / "out"), pca_components=0, kernel_tasks=3
+    )
     for name in ("outcome.json", "witness.npy"):
         (tmp_path / "a" / name).unlink()
     plan = read_value(str(tmp_path / "a" / "plan.json"), KernelPlan)
-    return plan, [Path(plan.uri, plan.sums_name(task)) for task in range(3)]
+    return plan, [Path(plan.sums_place(task)) for task in range(3)]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +298,7 @@ def test_a_record_of_something_else_in_the_history_is_refused(finished, tmp_path
     (tmp_path / "past").mkdir()
     (tmp_path / "past" / "a.json").write_text('{"created": "2025-01-01T00:00:00Z", "statistic": 1.0}')
     with pytest.raises(DataError, match=r"/past: the record created 2025-01-01T00:00:00Z is none of a drift run"):
-        report(elsewhere(finished, tmp_path), history=str(tmp_path / "past"))
+        report(elsewhere(finished, tmp_path, history=str(tmp_path / "past")))
     assert not (tmp_path / "out").exists()
     assert listing(tmp_path / "past") == ["a.json"]  # nor is this run recorded
 
@@ -291,9 +317,8 @@ def test_trend_has_the_past_and_this_run_once_and_last(finished, tmp_path, monke
     for created, run in (("2025-01-01T00:00:00Z", ""), ("2999-01-01T00:00:00+00:00", "another")):
         record = json.loads(own.read_text()) | {"created": created, "run": run}
         (past / f"{created[:4]}.json").write_text(json.dumps(record))
-    artifacts = elsewhere(finished, tmp_path)
     for history in (past, tmp_path / "new"):
-        report(artifacts, history=str(history))
+        report(elsewhere(finished, tmp_path, history=str(history)))
     created = json.loads(own.read_text())["created"]
     assert shown == [["2025-01-01T00:00:00Z", "2999-01-01T00:00:00+00:00", created], [created]]
 

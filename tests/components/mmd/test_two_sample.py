@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from sklearn.metrics.pairwise import rbf_kernel
 
+from driftline.components.drift_settings import COMBINATIONS
 from driftline.components.errors import DataError, UsageError
 from driftline.components.kernel.functions import KERNEL_NAMES, Kernel
-from driftline.components.kernel.method import COMBINATIONS
 from driftline.components.mmd import two_sample_test
 from driftline.components.mmd.cross import cross_test
 from driftline.components.mmd.search import combine
@@ -110,7 +110,7 @@ def test_auto_says_what_it_took_and_what_that_trades(monkeypatch):
     small = two_sample_test(x, y)
     assert small.method == "exact"
     assert small.why.startswith("chosen by size (500 rows are within the 200,000 of the exact method): every pair")
-    monkeypatch.setattr("driftline.components.kernel.method.EXACT_ROWS", 400)
+    monkeypatch.setattr("driftline.components.drift_settings.EXACT_ROWS", 400)
     large = two_sample_test(x, y)
     assert large.method == "features"
     assert large.why.startswith("chosen by size (500 rows are past the 400 of the exact method): the kernel is approx")

@@ -14,16 +14,16 @@ from driftline.components.errors import DataError
 from driftline.components.mmd import step
 from driftline.components.mmd.report.data import ReportData
 from driftline.components.mmd.result import DriftResult, FoundWindow, SkippedResult
-from driftline.components.mmd.step import Verdict
+from driftline.components.mmd.step import Reported, Verdict
 from driftline.components.storage.history import read_history
 from driftline.components.storage.store import exists, join, list_files, read_bytes, read_json
 from tests.support.archives import write_days
 from tests.support.command import listing
-from tests.support.steps import run_steps
+from tests.support.steps import report, run_steps, run_to_report
 
 DAYS = {f"2026-11-{day}": 12 for day in range(20, 31) if day != 25}
 AS_OF = "2026-11-30T06:00:00Z"
-SETTINGS: dict[str, Any] = {"components": 2, "as_of": AS_OF}
+SETTINGS: dict[str, Any] = {"pca_components": 2, "window_as_of": AS_OF}
 OWN = ("run", "created", "steps", "report_uri", "job", "as_of")
 """What two runs of the same windows tell differently."""
 
@@ -62,9 +62,8 @@ def test_result_report_history_and_log_name_what_the_windows_became(
     assert (result.reference.missing, result.current.missing) == (("date=2026-11-25",), ())
     assert (result.as_of, result.job, result.status) == ("2026-11-30T06:00:00+00:00", "job-1", "compared")
     assert (result.reference.rows, result.current.rows) == (72, 12)
-    assert told.verdict == Verdict(
-        True, result.p_value, result.mmd2, result.threshold, join(out, "report.html"), "compared"
-    )
+    assert told == Reported(True, join(out, "report.html"))
+    assert result.report_uri == told.report_uri
     [record] = read_history(join(out, "history"))
     for name in ("reference", "current", "as_of", "job", "run", "status", "report_uri"):
         assert record[name] == read_json(join(out, "result.json"))[name]
@@ -85,7 +84,7 @@ def test_result_report_history_and_log_name_what_the_windows_became(
         (f"{archive}/date=yesterday", night, []),
     ]
     [last] = [line for line in lines if line["step"] == "report" and "status" in line]
-    assert (last["status"], last["drift"], last["report"]) == ("compared", True, told.verdict.report_uri)
+    assert (last["status"], last["drift"], last["report"]) == ("compared", True, told.report_uri)
 
 
 class Then(datetime):
@@ -100,9 +99,9 @@ def test_a_late_run_gives_what_it_would_have_given_then(archive: str, tmp_path: 
     windows = f"{archive}/date=-8d..-3d", f"{archive}/date=-2d..yesterday"
     with monkeypatch.context() as patch:
         patch.setattr("driftline.components.sampling.step.datetime", Then)
-        run_steps(tmp_path / "then", *windows, str(tmp_path / "out-then"), components=2)
-    late = {"as_of": "2026-12-01T23:59:59+00:00"}
-    run_steps(tmp_path / "late", *windows, str(tmp_path / "out-late"), components=2, tasks=3, **late)
+        run_steps(tmp_path / "then", *windows, str(tmp_path / "out-then"), pca_components=2)
+    late = {"window_as_of": "2026-12-01T23:59:59+00:00"}
+    run_steps(tmp_path / "late", *windows, str(tmp_path / "out-late"), pca_components=2, kernel_tasks=3, **late)
     then, later = (read_json(str(tmp_path / name / "result.json")) for name in ("out-then", "out-late"))
     assert then["created"] == then["as_of"] == "2026-12-01T00:00:01+00:00"
     assert later["as_of"] == "2026-12-01T23:59:59+00:00"
@@ -120,7 +119,7 @@ def test_the_history_of_a_schedule_is_one_whatever_the_folder_of_the_report(arch
     for day in (28, 29):
         as_of = f"2026-11-{day}T00:00:01Z"
         windows = f"{archive}/date=-5d..-2d", f"{archive}/date=-1d"
-        run_steps(tmp_path / f"{day}", *windows, out, components=2, as_of=as_of)
+        run_steps(tmp_path / f"{day}", *windows, out, pca_components=2, window_as_of=as_of)
     # Both may have begun in the same second.
     records = sorted(read_history(join(base, "reports", "history")), key=lambda record: record["as_of"])
     assert [record["report_uri"] for record in records] == [
@@ -134,12 +133,13 @@ def test_a_skipped_run_goes_through_all_steps_and_reports(
 ):
     out = join(base, "out")
     with caplog.at_level("INFO", logger="driftline"):
-        verdict, metrics = run_steps(
-            tmp_path / "a", f"{archive}/date=-8d..-2d", f"{archive}/date=-5d", out, tasks=5, **SETTINGS
+        tested = run_to_report(
+            tmp_path / "a", f"{archive}/date=-8d..-2d", f"{archive}/date=-5d", out, kernel_tasks=5, **SETTINGS
         )
+        told = report(tmp_path / "a")
     place, why = join(out, "report.html"), f"current {archive}/date=2026-11-25: the window is empty"
-    assert verdict == Verdict(False, 1.0, 0.0, 0.0, place, "skipped")
-    assert metrics == {"skipped": 1.0}
+    assert tested == step.Tested(Verdict(False, 1.0, 0.0, 0.0, "skipped"), {"Verdict": "skipped"})
+    assert told == Reported(False, place)
     result = SkippedResult.from_json(read_json(join(out, "result.json")))
     assert result == SkippedResult(
         created=result.created,
@@ -196,11 +196,11 @@ def test_the_trend_leaves_skipped_runs_out(archive: str, tmp_path: Path, monkeyp
     out = str(tmp_path / "out")
     statuses = []
     for number, current in enumerate(("date=-2d", "date=-5d", "date=-1d", "date=-9d..-5d")):
-        changes = {"when_partial": "skip"} if number == 3 else {}
+        changes = {"window_when_partial": "skip"} if number == 3 else {}
         told = run_steps(
             tmp_path / f"{number}", f"{archive}/date=-4d..-3d", f"{archive}/{current}", out, **SETTINGS, **changes
         )
-        statuses.append(told.verdict.status)
+        statuses.append(read_json(join(told.report_uri.rpartition("/")[0], "result.json"))["status"])
     assert statuses == ["compared", "skipped", "compared", "skipped"]
     records = read_history(join(out, "history"))
     assert sorted(record["status"] for record in records) == sorted(statuses)
@@ -214,14 +214,13 @@ def test_a_skipped_run_needs_no_history_that_can_be_read(archive: str, tmp_path:
     past.mkdir()
     (past / "20250301T060000.000000Z-old.json").write_text("{torn")
     windows = f"{archive}/date=-2d", f"{archive}/date=-5d"
-    told = run_steps(tmp_path / "a", *windows, str(tmp_path / "out"), history=str(past), **SETTINGS)
-    assert told.verdict.status == "skipped"
+    told = run_steps(tmp_path / "a", *windows, str(tmp_path / "out"), output_history=str(past), **SETTINGS)
+    assert told == Reported(False, str(tmp_path / "out" / "report.html"))
+    assert read_json(str(tmp_path / "out" / "result.json"))["status"] == "skipped"
     assert len(listing(past)) == 2
 
 
 def test_a_skipped_run_that_is_reported_again_tells_the_same_once(archive: str, tmp_path: Path):
-    from tests.support.steps import report
-
     out = str(tmp_path / "out")
     told = run_steps(tmp_path / "a", f"{archive}/date=-2d", f"{archive}/date=-5d", out, **SETTINGS)
     before = {name: (tmp_path / "out" / name).read_bytes() for name in ("result.json", "report.html")}
@@ -234,6 +233,8 @@ def test_a_refused_run_leaves_nothing(archive: str, base: str, tmp_path: Path):
     out = join(base, "out")
     message = rf"\Acurrent {re.escape(archive)}/date=2026-11-25: the window is empty\Z"
     with pytest.raises(DataError, match=message):
-        run_steps(tmp_path / "a", f"{archive}/date=-2d", f"{archive}/date=-5d", out, when_small="refuse", **SETTINGS)
+        run_steps(
+            tmp_path / "a", f"{archive}/date=-2d", f"{archive}/date=-5d", out, window_when_small="refuse", **SETTINGS
+        )
     assert not exists(out)
     assert list((tmp_path / "a").iterdir()) == []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from driftline.components import random_bits
-from driftline.components.errors import DataError, UsageError
+from driftline.components.errors import DataError
 from driftline.components.projection import step
 from driftline.components.projection.pca import PCA, gather
 from driftline.components.projection.projected import ProjectedSample, Projection
@@ -36,17 +36,18 @@ def project(folder, vectors, components, *, size=0, seed=0, n=N, rows_per_shard=
         reference=f"{folder}/x",
         current=f"{folder}/y",
         out=str(folder / "out"),
-        size=size,
+        window_max_rows=size,
+        pca_components=components,
         seed=seed,
         sample_out=paths["pooled"],
     )
-    step.fit(sample=paths["pooled"], components=components, out=paths["fitted"])
+    step.fit(sample=paths["pooled"], out=paths["fitted"])
     step.project(sample=paths["pooled"], projection=paths["fitted"], out=paths["projected"])
     projected = read_value(paths["projected"], ProjectedSample)
-    batches = list(EmbeddingsDataset.open(projected.uri).batches())
+    batches = list(EmbeddingsDataset.open(projected.working_folder).batches())
     numbers = np.array([int(name) for batch in batches for name in batch.ids])
     np.testing.assert_array_equal(np.sort(numbers), np.arange(len(numbers)))
-    assert (np.sort(numbers[: projected.n]) < projected.n).all()
+    assert (np.sort(numbers[: projected.pooled.n]) < projected.pooled.n).all()
     return (
         read_value(paths["pooled"], PooledSample),
         read_value(paths["fitted"], Projection),
@@ -65,9 +66,9 @@ def test_projected_vectors_are_those_of_a_pca_of_all_rows(tmp_path, vectors):
     np.testing.assert_allclose(fitted.explained_variance, values[::-1][:3], rtol=1e-9)
     assert projected.explained_variance_ratio == pytest.approx(tuple(values[::-1][:3] / values.sum()), rel=1e-9)
     np.testing.assert_array_equal(numbers, np.concatenate([mixed_order(0, 0, N), mixed_order(0, N, N + M)]))
-    assert (projected.n, projected.rows, projected.components) == (N, N + M, 3)
+    assert (projected.pooled.n, projected.pooled.rows, projected.components) == (N, N + M, 3)
     assert projected.largest_norm == pytest.approx(np.linalg.norm(seen.astype(np.float64), axis=1).max(), rel=1e-12)
-    assert projected.uri == str(tmp_path / "out" / "work" / pooled.run.id)
+    assert projected.working_folder == str(tmp_path / "out" / "work" / pooled.run.id)
     assert projected.picture_explained_variance_ratio == projected.explained_variance_ratio[:2]
 
 
@@ -107,7 +108,7 @@ def test_only_sampled_rows_take_part(tmp_path, vectors):
     expected = PCA.fit(gather([vectors[chosen]]), 2).project(vectors[chosen])
     np.testing.assert_allclose(np.abs(seen), np.abs(expected), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(fitted.mean, vectors[chosen].astype(np.float64).mean(axis=0), rtol=1e-12)
-    assert (projected.n, projected.rows) == (50, 100)
+    assert (projected.pooled.n, projected.pooled.rows) == (50, 100)
 
 
 def test_same_bits_from_any_shards(tmp_path, vectors):
@@ -124,7 +125,7 @@ def test_written_shards_have_a_bound_of_their_own(tmp_path, vectors, monkeypatch
         monkeypatch.setattr(module, "MIXED_ROWS", 30)
     monkeypatch.setattr(pooled, "BATCH_ROWS", 10)
     cut = project(tmp_path / "b", vectors, 2)
-    rows = [shard.rows for shard in EmbeddingsDataset.open(cut[2].uri).manifest.shards]
+    rows = [shard.rows for shard in EmbeddingsDataset.open(cut[2].working_folder).manifest.shards]
     assert rows == [30, 30, 30, 30, 30, 10]
     np.testing.assert_array_equal(whole[4], cut[4])
 
@@ -132,24 +133,7 @@ def test_written_shards_have_a_bound_of_their_own(tmp_path, vectors, monkeypatch
 def test_workspace_is_said_before_anything_is_written(tmp_path, vectors, caplog):
     with caplog.at_level("INFO", logger="driftline"):
         projected = project(tmp_path, vectors, 2)[2]
-    assert [message for message in caplog.messages if f'"workspace": "{projected.uri}"' in message]
-
-
-@pytest.mark.parametrize(("components", "n"), [(7, N), (200, N), (5, N + M - 2)])
-def test_more_components_than_there_are(tmp_path, vectors, components, n):
-    few = vectors if components > D else vectors[n - 2 :]
-    with pytest.raises(
-        UsageError, match=rf"components: expected from 1 to \d for {len(few)} vectors .* got {components}"
-    ):
-        project(tmp_path, few, components, n=len(few) // 2)
-    assert not (tmp_path / "fitted.json").exists()
-
-
-@pytest.mark.parametrize("components", [2.5, float("nan"), float("inf")])
-def test_parts_of_components_are_refused(tmp_path, vectors, components):
-    with pytest.raises(UsageError, match=rf"\Acomponents: expected a whole number, got {components}\Z"):
-        project(tmp_path, vectors, components)
-    assert not (tmp_path / "fitted.json").exists()
+    assert [message for message in caplog.messages if f'"workspace": "{projected.working_folder}"' in message]
 
 
 def test_a_dataset_that_is_replaced_meanwhile_stops_the_run(tmp_path, vectors):

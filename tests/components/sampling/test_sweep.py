@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from driftline.components.storage.outputs import WORK_KEPT
-from driftline.components.storage.store import join, list_folders
+from driftline.components.storage.store import join, list_folders, read_json
 from tests.support.archives import write_days
 from tests.support.command import listing
 from tests.support.steps import run_steps, run_to_report
@@ -45,7 +45,7 @@ def fail_after_project(folder: Path, windows: tuple[str, str], out: str, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr("tests.support.steps.kernel.plan", die)
         with pytest.raises(Died):
-            run_to_report(folder, *windows, out, components=2, as_of=AS_OF)
+            run_to_report(folder, *windows, out, pca_components=2, window_as_of=AS_OF)
     return json.loads((folder / "pooled.json").read_text())["run"]["id"]
 
 
@@ -57,10 +57,10 @@ def test_the_next_run_removes_it_once_it_is_old_and_no_sooner(
     left = fail_after_project(tmp_path / "failed", windows, out, monkeypatch)
     assert "manifest.json" in listing(work / left)
     age(work / left, WORK_KEPT.days - 1)
-    run_steps(tmp_path / "next", *windows, out, components=2, as_of=AS_OF)
+    run_steps(tmp_path / "next", *windows, out, pca_components=2, window_as_of=AS_OF)
     assert list_folders(str(work)) == [left]
     age(work / left, WORK_KEPT.days + 1)
-    run_steps(tmp_path / "third", *windows, out, components=2, as_of=AS_OF)
+    run_steps(tmp_path / "third", *windows, out, pca_components=2, window_as_of=AS_OF)
     assert list_folders(str(work)) == []
 
 
@@ -74,7 +74,7 @@ def test_a_run_whose_newest_file_is_young_is_still_at_work(
     age(folder, WORK_KEPT.days + 3)
     (folder / "sums").mkdir()
     (folder / "sums" / "task.npz").write_bytes(b"sums")
-    run_steps(tmp_path / "next", *windows, out, components=2, as_of=AS_OF)
+    run_steps(tmp_path / "next", *windows, out, pca_components=2, window_as_of=AS_OF)
     assert list_folders(str(folder.parent)) == [left]
 
 
@@ -84,7 +84,7 @@ def test_what_is_not_a_run_s_own_stays_whatever_its_age(tmp_path: Path, windows:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("mine")
     age(out, 400)
-    run_steps(tmp_path / "run", *windows, str(out), components=2, as_of=AS_OF)
+    run_steps(tmp_path / "run", *windows, str(out), pca_components=2, window_as_of=AS_OF)
     assert list_folders(str(out / "work")) == ["mine", "short-id"]
     assert (out / "other" / ("0" * 32) / "x").read_text() == "mine"
 
@@ -96,8 +96,8 @@ def test_a_skipped_run_sweeps_too_and_says_what_it_removed(
     left = fail_after_project(tmp_path / "failed", windows, out, monkeypatch)
     age(tmp_path / "out" / "work" / left, WORK_KEPT.days + 1)
     with caplog.at_level("INFO", logger="driftline"):
-        told = run_steps(tmp_path / "next", windows[0], windows[1].replace("-1d", "-3d"), out, as_of=AS_OF)
-    assert told.verdict.status == "skipped"
+        run_steps(tmp_path / "next", windows[0], windows[1].replace("-1d", "-3d"), out, window_as_of=AS_OF)
+    assert read_json(join(out, "result.json"))["status"] == "skipped"
     assert list_folders(join(out, "work")) == []
     assert [json.loads(line)["swept"] for line in caplog.messages if '"swept"' in line] == [[join(out, "work", left)]]
 
@@ -107,7 +107,7 @@ def test_on_gs_work_of_today_stays(
 ):
     out = join(gcs_bucket, "out")
     left = fail_after_project(tmp_path / "failed", windows, out, monkeypatch)
-    run_steps(tmp_path / "next", *windows, out, components=2, as_of=AS_OF)
+    run_steps(tmp_path / "next", *windows, out, pca_components=2, window_as_of=AS_OF)
     assert list_folders(join(out, "work")) == [left]
 
 
@@ -118,5 +118,5 @@ def test_on_gs_old_work_goes(
     fail_after_project(tmp_path / "failed", windows, out, monkeypatch)
     # An object's time is the service's: the limit moves instead.
     monkeypatch.setattr("driftline.components.storage.outputs.WORK_KEPT", timedelta(days=-1))
-    run_steps(tmp_path / "next", *windows, out, components=2, as_of=AS_OF)
+    run_steps(tmp_path / "next", *windows, out, pca_components=2, window_as_of=AS_OF)
     assert list_folders(join(out, "work")) == []

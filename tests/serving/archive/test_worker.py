@@ -106,7 +106,7 @@ def test_the_drift_steps_read_a_day_and_a_range_of_days(tmp_path: Path):
     run.archiver.close()
     week, yesterday = join(out, "date=2025-11-18..2025-11-23"), join(out, "date=2025-11-24")
     out = {"out": str(tmp_path / "out"), "sample_out": str(tmp_path / "sample.json")}
-    step.run(reference=week, current=yesterday, size=0, seed=1, **out)
+    step.run(reference=week, current=yesterday, pca_components=0, seed=1, **out)
     sample = read_value(str(tmp_path / "sample.json"), PooledSample)
     assert (sample.reference.rows, sample.current.rows) == (27, 8)
     ids = [name for names, _ in sample.batches() for name in names]
@@ -120,7 +120,7 @@ def test_the_drift_steps_read_a_day_and_a_range_of_days(tmp_path: Path):
         revision=REVISION,
         normalized=True,
     )
-    step.run(reference=backfilled, current=yesterday, size=5, seed=1, **out)
+    step.run(reference=backfilled, current=yesterday, window_max_rows=5, pca_components=0, seed=1, **out)
     assert read_value(str(tmp_path / "sample.json"), PooledSample).n == 5
 
 

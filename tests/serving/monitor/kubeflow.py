@@ -12,7 +12,7 @@ def kubeflow_with_drift(namespace: str = "") -> KubeflowDouble:
         {"parameterType": "NUMBER_INTEGER", "isOptional": True},
         {"parameterType": "STRING", "isOptional": True},
     )
-    parameters = {"reference": text, "current": text, "out": text, "sample": whole}
+    parameters = {"reference": text, "current": text, "output_folder": text, "window_max_rows": whole}
     spec = {"root": {"dag": {}, "inputDefinitions": {"parameters": parameters}}}
     pipeline = kubeflow._create_pipeline({"name": "drift", "namespace": namespace})["pipeline_id"]
     kubeflow._create_version(pipeline, "v1", "v1", {}, [spec])

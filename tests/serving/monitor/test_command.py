@@ -39,7 +39,11 @@ def test_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
     more = ["--on-alarm=restart", "--seed=3", "--reference-rows=0", "--components=0", "--projection=p.json"]
     told = ["--alerts-topic=a", "--start-at=latest", "--texts=2", "--save-interval-s=1.5", "--cool-down-s=60"]
     kfp = ["--kfp-namespace=n", "--kfp-experiment=e", "--kfp-service-account=sa", "--kfp-token-file=f"]
-    parameters = ["--run-parameter=sample=5000", "--run-parameter=out=gs://b/{alert}", '--run-parameter=x="1"']
+    parameters = [
+        "--run-parameter=window_max_rows=5000",
+        "--run-parameter=output_folder=gs://b/{alert}",
+        '--run-parameter=x="1"',
+    ]
     assert settings_of(monkeypatch, [*RUN, *online, *more, *told, *kfp, *parameters]) == MonitorSettings(
         "t",
         ReferenceSettings(
@@ -57,7 +61,7 @@ def test_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
         RunSettings(
             "http://kfp:8888",
             "drift",
-            (("reference", "gs://b/r"), ("sample", 5000), ("out", "gs://b/{alert}"), ("x", "1")),
+            (("reference", "gs://b/r"), ("window_max_rows", 5000), ("output_folder", "gs://b/{alert}"), ("x", "1")),
             "n",
             "e",
             "sa",

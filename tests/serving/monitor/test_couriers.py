@@ -21,7 +21,9 @@ from tests.serving.monitor.kubeflow import kubeflow_with_drift
 from tests.support.brokers import create_topics, fresh, noida_broker, read_topic, settings_of
 from tests.support.kubeflow_double import KubeflowDouble, serving_kubeflow
 
-RUN = Delivery("run", "a1", {"name": "drift on embeddings a1", "parameters": {"reference": "gs://b/r", "sample": 5000}})
+RUN = Delivery(
+    "run", "a1", {"name": "drift on embeddings a1", "parameters": {"reference": "gs://b/r", "window_max_rows": 5000}}
+)
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def test_a_run_is_started_as_kubeflows_own_client_does(kubeflow: KubeflowDouble,
     client.run_pipeline(
         experiment_id=experiment,
         job_name="drift on embeddings a1",
-        params={"reference": "gs://b/r", "sample": 5000},
+        params={"reference": "gs://b/r", "window_max_rows": 5000},
         pipeline_id=client.get_pipeline_id("drift"),
         version_id=version["pipeline_version_id"],
         service_account="runner",
@@ -143,7 +145,11 @@ def alert_of(identity: str = "a1") -> Delivery:
 
 
 def test_parameters_are_filled_in() -> None:
-    given = (("current", "gs://b/archive/date={first_date}..{last_date}"), ("out", "gs://b/{alert}"), ("level", 0.01))
+    given = (
+        ("current", "gs://b/archive/date={first_date}..{last_date}"),
+        ("output_folder", "gs://b/{alert}"),
+        ("test_level", 0.01),
+    )
     run = run_of(RunSettings("http://kfp", "drift", given), alert_of())
     assert run == Delivery(
         "run",
@@ -152,8 +158,8 @@ def test_parameters_are_filled_in() -> None:
             "name": "drift on a topic/1 a1",
             "parameters": {
                 "current": "gs://b/archive/date=2026-11-24..2026-11-25",
-                "out": "gs://b/a1",
-                "level": 0.01,
+                "output_folder": "gs://b/a1",
+                "test_level": 0.01,
             },
         },
     )

@@ -40,7 +40,7 @@ from tests.serving.monitor.streams import (
 QUIET = SMALL.ert // 10
 ROWS = vectors(1200, seed=5, shift_at=QUIET)
 STREAM = stream(ROWS)
-RUN = RunSettings("http://kfp.example", "drift", (("out", "gs://b/{alert}"), ("sample", 7)))
+RUN = RunSettings("http://kfp.example", "drift", (("output_folder", "gs://b/{alert}"), ("window_max_rows", 7)))
 
 
 def sample(monitor: Monitor, name: str, **labels: str) -> float:
@@ -350,7 +350,7 @@ def test_one_drift_starts_one_run(bench: Bench) -> None:
     assert run.id == alerts.got[0].id
     assert run.content == {
         "name": f"drift on embeddings {run.id}",
-        "parameters": {"out": f"gs://b/{run.id}", "sample": 7},
+        "parameters": {"output_folder": f"gs://b/{run.id}", "window_max_rows": 7},
     }
     # The time of the latest run outlives the process.
     now[0] += RUN.cool_down_s

@@ -298,7 +298,7 @@ def test_a_second_monitor_takes_the_place_of_the_first(topics: Stream) -> None:
 def test_an_alarm_starts_a_run(topics: Stream) -> None:
     kubeflow = kubeflow_with_drift()
     with serving_kubeflow(kubeflow) as url:
-        parameters = (("reference", topics.settings.reference.dataset), ("out", "gs://b/{alert}"))
+        parameters = (("reference", topics.settings.reference.dataset), ("output_folder", "gs://b/{alert}"))
         settings = replace(topics.settings, run=RunSettings(url, "drift", parameters))
         with running(settings, topics.bootstrap) as monitor:
             send_quiet_first(topics, monitor)
@@ -311,7 +311,7 @@ def test_an_alarm_starts_a_run(topics: Stream) -> None:
     assert run["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
     assert run["runtime_config"]["parameters"] == {
         "reference": topics.settings.reference.dataset,
-        "out": f"gs://b/{identity}",
+        "output_folder": f"gs://b/{identity}",
     }
 
 

@@ -7,7 +7,14 @@ import dataclasses
 import numpy as np
 
 from driftline.components.mmd.report.data import HistoryPoint, ReportData
-from driftline.components.mmd.result import DriftResult, KernelFinding, MovedText, StepTiming
+from driftline.components.mmd.result import (
+    DriftResult,
+    FoundWindow,
+    KernelFinding,
+    MovedText,
+    SkippedResult,
+    StepTiming,
+)
 from driftline.components.sampling.identity import SampleIdentity
 
 REFERENCE_TEXTS = (
@@ -159,3 +166,21 @@ def change(data: ReportData, **values: object) -> ReportData:
     outer = {key: value for key, value in values.items() if key in mine}
     inner = {key: value for key, value in values.items() if key not in mine}
     return dataclasses.replace(data, result=dataclasses.replace(data.result, **inner), **outer)
+
+
+def make_skipped(uri: str = "gs://reviews/embeddings", asked: str = "date=yesterday") -> SkippedResult:
+    """Return what a run hands on that found an empty window."""
+    sides = [
+        FoundWindow(f"{uri}/{date}", f"{uri}/{asked}", rows, missing)
+        for date, rows, missing in (("date=2026-03-06..2026-03-13", 48210, ("2026-03-09",)), ("date=2026-03-14", 0, ()))
+    ]
+    return SkippedResult(
+        created="2026-03-15T06:00:00+00:00",
+        reason=f"current {sides[1].uri}: the window is empty",
+        reference=sides[0],
+        current=sides[1],
+        run="5b0e7a1f",
+        job="drift-7xk2p",
+        as_of="2026-03-15T06:00:00+00:00",
+        report_uri="gs://reviews/reports/report.html",
+    )

@@ -10,7 +10,7 @@ from driftline.components.kernel.functions import KERNEL_NAMES
 from driftline.components.mmd.report import kernels
 from driftline.components.mmd.report.formats import power_of_ten
 from driftline.components.mmd.report.kernels import GAMMA, MAX_KERNELS, kernel_table
-from driftline.components.mmd.report.key_figures import key_figures, quantity
+from driftline.components.mmd.report.key_figures import compared_figures, key_figures, quantity
 from driftline.components.mmd.report.render import render_report
 from driftline.components.mmd.result import KernelFinding
 
@@ -21,7 +21,8 @@ def page(data) -> str:
 
 
 def figure(data, label: str):
-    (found,) = (item for item in key_figures(data.result) if item.label == label)
+    figures = (*key_figures(data.result), *compared_figures(data.result))
+    (found,) = (item for item in figures if item.label == label)
     return found
 
 

@@ -77,12 +77,12 @@ def test_the_report_holds_everything_in_order(sample):
     text = read(sample()).text()
     landmarks = [
         "A large drift: the current window no longer looks like the reference",
-        "of two texts, one old and one new, the witness tells which is which in 61.3% of cases (50% is chance)",
         "Old told from new 61.3%",
         "MMD² 0.00321 95% interval 0.00281 to 0.00367",
         "p-value ≤ 0.0020 p ≤ 1/501, the smallest that 500 permutations can give",
         "Threshold 0.000",
         "at the 5% level; MMD² is",
+        "of two texts, one old and one new, the witness tells which is which in 61.3% of cases (50% is chance)",
         "Reference sample 1,000 of 48,210 texts",
         "Current sample 1,000 of 6,127 texts",
         "Kernel Gaussian \N{GREEK SMALL LETTER GAMMA} = 0.571",
@@ -181,14 +181,91 @@ def test_a_text_is_cut_and_its_rest_is_nowhere_in_the_file(sample, changed):
     assert whole.count("word") < 70
 
 
-def test_a_dataset_without_a_text_column_says_so(sample, changed):
+def without_texts(data: ReportData, sides: tuple[str, ...] = ("reference", "current")) -> tuple[MovedText, ...]:
+    return tuple(
+        dataclasses.replace(moved, text=None) if moved.sample in sides else moved for moved in data.result.moved
+    )
+
+
+@pytest.mark.parametrize(
+    ("carried", "said"),
+    [
+        (
+            (),
+            "No texts are shown: the datasets carry no columns beside ids and vectors. Look the texts up by their ids.",
+        ),
+        (
+            ("title",),
+            "No texts are shown: the datasets carry the column title, and none named text. If it holds the texts, "
+            "name it by text_column.",
+        ),
+        (
+            ("stars", "title"),
+            "No texts are shown: the datasets carry the columns stars and title, none of them named text. Name the one "
+            "with the texts by text_column.",
+        ),
+        (
+            ("a", "b", "c"),
+            "No texts are shown: the datasets carry the columns a, b and c, none of them named text. Name the one with "
+            "the texts by text_column.",
+        ),
+        (tuple("abcdefgh"), "the columns a, b, c, d, e, f, g and h, none of them named text."),
+        (tuple("abcdefghi"), "the columns a, b, c, d, e, f, g, h and 1 more, none of them named text."),
+        (tuple(f"c{k}" for k in range(12)), "the columns c0, c1, c2, c3, c4, c5, c6, c7 and 4 more, none of them"),
+    ],
+)
+def test_without_texts_the_columns_that_there_are_stand_in_their_place(sample, changed, carried, said):
     data = sample()
-    none = tuple(dataclasses.replace(moved, text=None) for moved in data.result.moved)
-    text = read(changed(data, moved=none)).text()
-    assert text.count("the dataset carries no text column") == 2
-    half = (*none[:1], *data.result.moved[1:])
-    text = read(changed(data, moved=half)).text()
-    assert text.count("This dataset carries no text column.") == 1
+    text = read(changed(data, moved=without_texts(data), text_column="", carried=carried)).text().replace(" ,", ",")
+    assert text.count(said) == 1
+    assert text.count("No texts are shown") == 1
+    assert "(no text)" not in text
+    assert "does not carry it" not in text
+    assert "Column of the texts" not in text
+
+
+def test_names_of_columns_are_escaped_and_cut(sample, changed):
+    data = sample()
+    names = (NASTY, "c" * 100_000, "\u202egnol")
+    text = read(changed(data, moved=without_texts(data), text_column="", carried=names)).text()
+    assert NASTY[:30] in text
+    assert "c" * 50 in text
+    assert "c" * 70 not in text
+
+
+@pytest.mark.parametrize("column", ["text", "title", NASTY])
+def test_with_texts_nothing_is_said_of_columns(sample, changed, column):
+    text = read(changed(sample(), text_column=column, carried=("stars", column))).text()
+    assert f"Column of the texts {column[:60]}" in text
+    for words in ("No texts are shown", "(no text)", "does not carry it", "none of them named"):
+        assert words not in text
+
+
+@pytest.mark.parametrize(("side", "other"), [("reference", "current"), ("current", "reference")])
+def test_of_a_side_without_the_column_no_more_is_said_than_is_known(sample, changed, side, other):
+    """Whether its rows are empty in that column or it has none: what is said is true of both."""
+    data = sample()
+    text = read(changed(data, moved=without_texts(data, (side,)), text_column="text", carried=("text",))).text()
+    assert "No texts are shown" not in text
+    assert text.count("the column text is empty in these rows, or the dataset they are from does not carry it.") == 1
+    shown = {moved.text for moved in data.result.moved if moved.sample == other}
+    assert all(words in text for words in shown)
+
+
+def test_a_row_without_a_text_among_others_says_why(sample, changed):
+    data = sample()
+    moved = (dataclasses.replace(data.result.moved[0], text=None), *data.result.moved[1:])
+    text = read(changed(data, moved=moved, text_column="title", carried=("stars", "title"))).text()
+    assert text.count("(no text)") == 1
+    assert text.count("the column title is empty in that row, or the dataset it is from does not carry it.") == 1
+
+
+def test_an_empty_text_is_one(sample, changed):
+    data = sample()
+    moved = (dataclasses.replace(data.result.moved[0], text=""), *data.result.moved[1:])
+    text = read(changed(data, moved=moved, text_column="text", carried=("text",))).text()
+    assert text.count("(empty text)") == 1
+    assert "does not carry it" not in text
 
 
 def test_the_strongest_texts_come_first_and_the_tables_are_capped(sample, changed):

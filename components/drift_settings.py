@@ -1,0 +1,273 @@
+"""What can be asked of a drift run: every setting, its default and the values that it takes, checked before any work.
+
+A pipeline's first step makes :class:`DriftSettings` of what it was given, and later steps read them from the artifacts
+that they are handed: each setting is checked once, at once, and means the same to all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self, cast
+
+from driftline.components.checks import REFUSE, SKIP, check_tasks, check_whole, in_pipelines
+from driftline.components.errors import UsageError
+from driftline.components.random_bits import check_seed
+
+Method = Literal["exact", "cross", "features"]
+AUTO: Final = "auto"
+METHODS: Final = (AUTO, "exact", "cross", "features")
+
+EXACT_ROWS: Final = 200_000
+"""Up to this many pooled rows ``auto`` takes the exact method: 20 billion pairs."""
+
+CROSS_ROWS: Final = 4
+"""Rows of a sample that the cross method takes at least: two for each half."""
+
+SEARCH: Final = "search"
+"""In place of a kernel's name: many kernels in one test."""
+KERNELS: Final = ("rbf", "laplace", "laplace-l1", "imq", "rq", "linear", "polynomial")
+"""Families of kernels (:mod:`driftline.components.kernel.functions`)."""
+WITHOUT_FEATURES: Final = ("linear", "polynomial")
+"""Those that are of no distance, and so have no random Fourier features."""
+
+MEDIAN: Final = "median"
+Bandwidth = float | Literal["median"]
+
+COMBINATIONS: Final = ("studentised", "fuse", "agg")
+DEFAULT_COMBINATION: Final = "studentised"
+"""Ways to make one statistic of many kernels' (:mod:`driftline.components.mmd.search`)."""
+
+MAX_PERMUTATIONS: Final = 1_000_000
+"""Ceiling of the relabellings: their statistics, 8 bytes each, travel between steps."""
+
+COMPARE: Final = "compare"
+WHEN_SMALL: Final = (SKIP, REFUSE)
+WHEN_PARTIAL: Final = (COMPARE, SKIP, REFUSE)
+"""What becomes of a run whose window is small, or lacks some of its days."""
+
+_TRADES: Final = {
+    "exact": "every pair of texts is compared, and the p-value is a permutation test's, exact at any size",
+    "cross": (
+        "the witness is learnt on one half of each sample and judged on the other: half of the pairs, no relabelling "
+        "of the kernel matrix, and somewhat less power"
+    ),
+    "features": (
+        "the kernel is approximated by random Fourier features: time and memory grow with the rows, not with their "
+        "square; MMD² carries a stated error, and the finest differences may be missed; the p-value stays exact"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MethodChoice:
+    """The method of a run.
+
+    Attributes:
+        method: what is done.
+        why: who chose it, and what it trades, as a sentence without its full stop.
+    """
+
+    method: Method
+    why: str
+
+
+def choose_method(asked: str, n: int, m: int) -> MethodChoice:
+    """Settle on a method for samples of n and m rows. Raises UsageError for an unknown one."""
+    check_method(asked)
+    if asked != AUTO:
+        return MethodChoice(cast("Method", asked), f"asked for: {_TRADES[asked]}")
+    picked: Method = "exact" if n + m <= EXACT_ROWS else "features"
+    size = f"{n + m:,} rows are {'within' if picked == 'exact' else 'past'} the {EXACT_ROWS:,} of the exact method"
+    return MethodChoice(picked, f"chosen by size ({size}): {_TRADES[picked]}")
+
+
+def check_method(method: str) -> None:
+    """Raise UsageError for a method that is not there."""
+    if method not in METHODS:
+        raise UsageError(f"method: unknown {method!r}; choose one of: {', '.join(METHODS)}")
+
+
+def check_combination(combination: str) -> None:
+    """Raise UsageError for a combination that is not there."""
+    if combination not in COMBINATIONS:
+        raise UsageError(f"combination: unknown {combination!r}; choose one of: {', '.join(COMBINATIONS)}")
+
+
+def check_kernel(kernel: str, gamma: str | float) -> None:
+    """Raise UsageError for an unknown kernel, a gamma out of range, or one given for a search, which has its own."""
+    bandwidth = parse_gamma(gamma)
+    if kernel != SEARCH and kernel not in KERNELS:
+        raise UsageError(f"kernel: unknown {kernel!r}; choose {SEARCH} or one of: {', '.join(KERNELS)}")
+    if kernel == SEARCH and bandwidth != MEDIAN:
+        raise UsageError(
+            f"gamma: {gamma} was given with the kernel search, which has bandwidths of its own; leave it out, or name "
+            "one kernel"
+        )
+
+
+def check_features(kernel: str, method: str) -> None:
+    """Raise UsageError for a kernel that has no random features under the method that needs them."""
+    if method == "features" and kernel in WITHOUT_FEATURES:
+        raise UsageError(
+            f"method: features need a kernel of a distance, and {kernel} is none; name another kernel, or the method "
+            "exact"
+        )
+
+
+def parse_gamma(gamma: str | float) -> Bandwidth:
+    """Read ``"median"`` or a positive number. Raises UsageError for anything else."""
+    if gamma == MEDIAN:
+        return MEDIAN
+    try:
+        value = float(gamma)
+    except ValueError:
+        raise UsageError(f"gamma: expected 'median' or a number above 0, got {gamma!r}") from None
+    if not (math.isfinite(value) and value > 0):
+        raise UsageError(f"gamma: expected 'median' or a finite number above 0, got {gamma!r}")
+    return value
+
+
+def check_permutations(permutations: int, level: float) -> None:
+    """Raise UsageError where the level is not in (0, 1), or no p-value of so many permutations can reach it."""
+    if not 0 < level < 1:
+        raise UsageError(f"level: expected a number between 0 and 1, both excluded, got {level}")
+    if permutations > MAX_PERMUTATIONS:
+        raise UsageError(f"permutations: expected at most {MAX_PERMUTATIONS}, got {permutations}")
+    if permutations < 1 or 1 / (permutations + 1) > level:
+        needed = next(b for b in range(max(1, int(1 / level) - 2), int(1 / level) + 3) if 1 / (b + 1) <= level)
+        raise UsageError(
+            f"permutations: {permutations} are too few for level {level}: the smallest p-value would be "
+            f"{1 / (max(permutations, 0) + 1):.3g}; take at least {needed}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DriftSettings:
+    """The settings of a drift run, by the names of the pipeline's parameters.
+
+    Attributes:
+        output_history: folder of past results for the trend; empty for ``history`` below the output folder.
+        window_as_of: the moment that windows are relative to, an ISO 8601 date or time; empty for now.
+        window_max_rows: at most this many rows of each window, chosen by the seed; 0 for all.
+        window_min_rows: rows that each window must have to be compared; 0 for the least that a test takes.
+        window_when_small: what becomes of a run with an empty window or one of fewer rows, skip or refuse.
+        window_when_partial: what becomes of a run with a window that lacks some of its days: compare, skip or refuse.
+        pca_components: principal components to compare; 0 for whole vectors.
+        kernel: name of a kernel, or search for kernels of several shapes and widths in one test.
+        kernel_gamma: inverse squared length scale of one kernel, a number above 0, or median.
+        kernel_combination: how the kernels of a search are combined.
+        kernel_tasks: tasks to share the kernel matrix among.
+        test_method: how MMD² is estimated and judged: auto, exact, cross or features.
+        test_permutations: random relabellings behind the p-value.
+        test_level: accepted rate of false alarms, between 0 and 1.
+        seed: of sampling and relabelling.
+        text_column: carried column that holds the texts to show; empty for ``text``, where it is carried.
+    """
+
+    output_history: str = ""
+    window_as_of: str = ""
+    window_max_rows: int = 0
+    window_min_rows: int = 0
+    window_when_small: str = SKIP
+    window_when_partial: str = COMPARE
+    pca_components: int = 32
+    kernel: str = SEARCH
+    kernel_gamma: str = MEDIAN
+    kernel_combination: str = DEFAULT_COMBINATION
+    kernel_tasks: int = 8
+    test_method: str = AUTO
+    test_permutations: int = 500
+    test_level: float = 0.05
+    seed: int = 0
+    text_column: str = ""
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """Return settings, checked. What is left out or empty, or 0 where 0 means nothing, is the default.
+
+        A box that is cleared in Kubeflow's form is sent as an empty text.
+
+        Raises:
+            UsageError: a setting is out of range; it is named as the pipeline names it.
+        """
+        values: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            value = given.pop(field.name, field.default)
+            if isinstance(value, str):
+                value = value.strip()
+            values[field.name] = field.default if value == "" or (value == 0 and field.name in _NEVER_ZERO) else value
+        if given:
+            raise TypeError(f"expected settings of a drift run, got {', '.join(given)}")
+        for name in _WHOLE:
+            check_whole(**{name: values[name]})
+            values[name] = int(values[name])
+        values["kernel_gamma"] = str(values["kernel_gamma"])  # given as a number, it travels as a text
+        settings = cls(**values)
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        if self.window_max_rows < 0 or self.window_max_rows == 1:
+            raise UsageError(
+                f"window_max_rows: expected at least 2 rows of each window, or 0 for all, got {self.window_max_rows}"
+            )
+        if self.window_min_rows < 0:
+            raise UsageError(f"window_min_rows: expected 0 or more, got {self.window_min_rows}")
+        if self.pca_components < 0:
+            raise UsageError(f"pca_components: expected 1 or more, or 0 for whole vectors, got {self.pca_components}")
+        for name, allowed in (("window_when_small", WHEN_SMALL), ("window_when_partial", WHEN_PARTIAL)):
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        check_seed(self.seed)
+        with in_pipelines(IN_PIPELINES):
+            check_kernel(self.kernel, self.kernel_gamma)
+            check_combination(self.kernel_combination)
+            check_tasks(self.kernel_tasks)
+            check_method(self.test_method)
+            check_features(self.kernel, self.test_method)
+            check_permutations(self.test_permutations, self.test_level)
+
+    def check_for(self, n: int, m: int, dimension: int) -> None:
+        """Raise UsageError for what does not go with samples of n and m rows of vectors of a dimension."""
+        most = min(dimension, n + m - 1)
+        if self.pca_components > most:
+            raise UsageError(
+                f"pca_components: expected at most {most} for {n + m} vectors of dimension {dimension}, or 0 for whole "
+                f"vectors, got {self.pca_components}"
+            )
+        if self.test_method == "cross" and min(n, m) < CROSS_ROWS:
+            raise UsageError(
+                f"test_method: cross halves each window, which takes {CROSS_ROWS} rows of each, got {n} and {m}; take "
+                "exact, or more rows"
+            )
+        if choose_method(self.test_method, n, m).method == "features" and self.kernel in WITHOUT_FEATURES:
+            raise UsageError(
+                f"kernel: {self.kernel} takes the test_method exact or cross, and so many rows ({n + m:,}) the method "
+                "features unless told; name one of the two, or another kernel"
+            )
+
+
+_WHOLE: Final = (
+    "window_max_rows", "window_min_rows", "pca_components", "kernel_tasks", "test_permutations", "seed",
+)  # fmt: skip
+_NEVER_ZERO: Final = ("kernel_tasks", "test_permutations", "test_level")
+IN_PIPELINES: Final[Mapping[str, str]] = {
+    "out": "output_folder",
+    "history": "output_history",
+    "max_rows": "window_max_rows",
+    "min_rows": "window_min_rows",
+    "when_small": "window_when_small",
+    "when_partial": "window_when_partial",
+    "components": "pca_components",
+    "as_of": "window_as_of",
+    "gamma": "kernel_gamma",
+    "combination": "kernel_combination",
+    "tasks": "kernel_tasks",
+    "method": "test_method",
+    "permutations": "test_permutations",
+    "level": "test_level",
+}
+"""What the pipeline calls settings that have shorter names in a library or on a command line."""

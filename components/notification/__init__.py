@@ -1,0 +1,1 @@
+"""What follows from drift: an event sent to whoever should know, or a run that fails."""

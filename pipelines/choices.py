@@ -1,0 +1,48 @@
+"""The words that parameters of the pipelines take, from the code that checks them.
+
+With a parameter's ``literals`` in the pipeline spec, Kubeflow's form has a select box in the place of a text box, and
+its server refuses anything else as a run is created. KFP reads them from 2.16 on; older releases refuse the whole file,
+and the SDK cannot write them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from driftline.components.checks import REFUSE, SKIP
+from driftline.components.drift_settings import COMBINATIONS, KERNELS, METHODS, SEARCH, WHEN_PARTIAL, WHEN_SMALL
+from driftline.components.embedding.encoding.settings import PRECISIONS, SEGMENT_POOLINGS
+from driftline.components.storage.manifest import DTYPES
+
+CHOICES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "backfill": {
+        "model_precision": PRECISIONS,
+        "model_segments": SEGMENT_POOLINGS,
+        "output_dtype": DTYPES,
+        "window_when_empty": (SKIP, REFUSE),
+    },
+    "drift": {
+        "kernel": (SEARCH, *KERNELS),
+        "kernel_combination": COMBINATIONS,
+        "test_method": METHODS,
+        "window_when_partial": WHEN_PARTIAL,
+        "window_when_small": WHEN_SMALL,
+    },
+}
+"""By pipeline and parameter."""
+
+
+def offer_choices(spec: dict[str, Any], pipeline: str) -> None:
+    """Write into a pipeline spec which values its parameters take: words, and true or false.
+
+    Args:
+        spec: the pipeline spec, which is changed.
+        pipeline: which of the pipelines it is.
+    """
+    parameters: dict[str, dict[str, Any]] = spec["root"]["inputDefinitions"]["parameters"]
+    for name, words in CHOICES[pipeline].items():
+        parameters[name]["literals"] = list(words)
+    for declared in parameters.values():
+        if declared["parameterType"] == "BOOLEAN":
+            declared["literals"] = [False, True]
