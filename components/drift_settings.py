@@ -211,9 +211,7 @@ class DriftSettings:
 
     def _check(self) -> None:
         if self.window_max_rows < 0 or self.window_max_rows == 1:
-            raise UsageError(
-                f"window_max_rows: expected at least 2 rows of each window, or 0 for all, got {self.window_max_rows}"
-            )
+            raise UsageError(f"window_max_rows: expected at least 2 rows, or 0 for all, got {self.window_max_rows}")
         if self.window_min_rows < 0:
             raise UsageError(f"window_min_rows: expected 0 or more, got {self.window_min_rows}")
         if self.pca_components < 0:

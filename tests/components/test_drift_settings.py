@@ -68,13 +68,13 @@ UI_LETTERS = 75
 """What Kubeflow's UI shows of a line of a log."""
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"window_max_rows": 1}, "window_max_rows: expected at least 2 rows of each window, or 0 for all"),
-    ({"window_max_rows": -1}, "window_max_rows: expected 0 or more, got -1"),
+    ({"window_max_rows": 1}, "window_max_rows: expected at least 2 rows, or 0 for all"),
+    ({"window_max_rows": -1}, "window_max_rows: expected at least 2 rows, or 0 for all, got -1"),
     ({"window_min_rows": -5}, "window_min_rows: expected 0 or more, got -5"),
     ({"window_when_small": "compare"}, "window_when_small: expected one of skip, refuse, got 'compare'"),
     ({"window_when_small": "Skip"}, "window_when_small: expected one of skip, refuse, got 'Skip'"),
     ({"window_when_partial": "ignore"}, "window_when_partial: expected one of compare, skip, refuse, got 'ignore'"),
-    ({"pca_components": -1}, "pca_components: expected 0 or more, got -1"),
+    ({"pca_components": -1}, "pca_components: expected 1 or more, or 0 for whole vectors, got -1"),
     ({"kernel": "cosine"}, "kernel: unknown 'cosine'; choose search or one of: rbf, laplace"),
     ({"kernel": "RBF"}, "kernel: unknown 'RBF'; choose search or one of: rbf, laplace"),
     ({"kernel": "rbf", "kernel_gamma": "wide"}, "kernel_gamma: expected 'median' or a number above 0, got 'wide'"),

@@ -104,7 +104,7 @@ def nothing_but_the_log(place: Place) -> bool:
         (["--permutations", "99", "--level", "0.001"], r"permutations: 99 are too few .* take at least 999"),
         (["--permutations", "2000000"], r"permutations: expected at most 1000000, got 2000000"),
         (["--components", "-1"], r"components: expected 1 or more, or 0 for whole vectors, got -1"),
-        (["--max-rows", "1"], r"max_rows: expected at least 2 rows of each window, or 0 for all, got 1"),
+        (["--max-rows", "1"], r"max_rows: expected at least 2 rows, or 0 for all, got 1"),
         (
             ["--max-rows", "-5"],
             r"Invalid value for '--max-rows': -5 is not in the range .*; see driftline drift --help",
