@@ -266,7 +266,9 @@ def _claimed(run: Run, result: _AnyResult) -> tuple[str, _AnyResult]:
                 continue
             write_json(place, result.to_json())  # an earlier attempt of this very step wrote it
         return folder, result
-    raise StorageConflict(f"{run.folder}: another run's result is in the folder {own} of this run; give another `out`")
+    raise StorageConflict(
+        f"{run.folder}: another run's result is in the folder {own} of this run; give another output folder"
+    )
 
 
 def _append(history: str, record: Mapping[str, Any], folder: str) -> None:
