@@ -79,7 +79,7 @@ def test_a_wheel_holds_everything_and_works_alone(tmp_path):
     }
     expected |= {
         f"driftline/{path.relative_to(ROOT).as_posix()}"
-        for pattern in ("components/*/metadata.yaml", "pipelines/yaml/*.yaml")
+        for pattern in ("components/*/metadata.yaml", "pipelines/yaml/*.yaml", "pipelines/yaml/*.md")
         for path in ROOT.glob(pattern)
     }
     assert {name for name in names if ".dist-info/" not in name} == expected

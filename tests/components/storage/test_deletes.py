@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from driftline.components.drift_settings import DriftSettings
 from driftline.components.errors import DataError, StorageError, UsageError
 from driftline.components.sampling.identity import Run
 from driftline.components.sampling.pooled import pair
@@ -274,7 +275,8 @@ def test_deletes_that_are_no_parquet(tmp_path: Path) -> None:
     refused(lambda: write_manifest(str(tmp_path), wrong), "not a whole Parquet file (the deletes")
 
 
-RUN = Run("0" * 32, "", "2026-11-30T00:00:00+00:00", "2026-11-30T00:00:00+00:00", "/out", "/out")
+RUN = Run("0" * 32, "", "2026-11-30T00:00:00+00:00", "2026-11-30T00:00:00+00:00", "/out", "/out", "/out/history")
+SETTINGS = DriftSettings(pca_components=0)
 
 
 def test_a_drift_run_compares_the_rows_that_are_left(tmp_path: Path) -> None:
@@ -284,7 +286,7 @@ def test_a_drift_run_compares_the_rows_that_are_left(tmp_path: Path) -> None:
     without(cut, manifest, {A: np.arange(5, 30, dtype=np.int64), B: rows_of(0, 29)})
     left = [*range(5), *range(31, 59)]
     datasets = EmbeddingsDataset.open(whole), EmbeddingsDataset.open(cut)
-    pooled = pair(RUN, *datasets, 0, 0)
+    pooled = pair(RUN, SETTINGS, *datasets)
     assert (pooled.n, pooled.rows) == (60, 60 + len(left))
     ids = [name for names, _ in pooled.batches() for name in names]
     assert ids == [str(row) for row in [*range(60), *left]]
@@ -298,13 +300,13 @@ def test_a_drift_run_needs_rows(tmp_path: Path) -> None:
     manifest = write_dataset(str(tmp_path), [3])
     dataset = without(str(tmp_path), manifest, {A: rows_of(0, 1, 2)})
     with pytest.raises(DataError, match="expected at least 2 rows to compare, got 0"):
-        pair(RUN, dataset, dataset, 0, 0)
+        pair(RUN, SETTINGS, dataset, dataset)
 
 
 def test_other_deletes_make_it_another_dataset_for_a_run(tmp_path: Path) -> None:
     manifest = write_dataset(str(tmp_path), [9])
     dataset = without(str(tmp_path), manifest, {A: rows_of(0)})
-    pooled = pair(RUN, dataset, dataset, 0, 0)
+    pooled = pair(RUN, SETTINGS, dataset, dataset)
     without(str(tmp_path), manifest, {A: rows_of(1)})
     with pytest.raises(DataError, match="the dataset was replaced while the run was reading it"):
         list(pooled.batches())

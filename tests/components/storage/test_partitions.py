@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from driftline.components.drift_settings import DriftSettings
 from driftline.components.errors import DataError
 from driftline.components.sampling.identity import Run
 from driftline.components.sampling.pooled import pair
@@ -167,8 +168,9 @@ def test_the_identity_is_that_of_the_content(tmp_path: Path):
     left_out(join(out, next(iter(hours))), {"part-000000.parquet": [1]})
     after = EmbeddingsDataset.open(out).manifest.digest
     assert after != before
-    run = Run("r", "", "2026-11-30T00:00:00+00:00", "2026-11-30T00:00:00+00:00", out, out)
-    assert pair(run, EmbeddingsDataset.open(out), EmbeddingsDataset.open(out), 0, 1).reference.digest == after
+    settings = DriftSettings(pca_components=0, seed=1)
+    run = Run("r", "", "2026-11-30T00:00:00+00:00", "2026-11-30T00:00:00+00:00", out, out, join(out, "history"))
+    assert pair(run, settings, EmbeddingsDataset.open(out), EmbeddingsDataset.open(out)).reference.digest == after
     # Nobody takes a joined dataset's JSON for a manifest.
     with pytest.raises(DataError, match=r"the format is 'driftline\.embeddings\.joined'"):
         Manifest.from_json(EmbeddingsDataset.open(out).manifest.to_json())
