@@ -15,7 +15,6 @@ from cloudevents.http import from_http
 
 from driftline.components.errors import DataError, StorageError, UsageError, reason_first
 from driftline.components.mmd.result import DriftResult, SkippedResult
-from driftline.components.notification import step
 from driftline.components.notification.component import fail_on_drift, notify
 from driftline.components.notification.sending import TOKEN, NotSentError
 from driftline.components.notification.step import URL_VARIABLE, DriftFound, event_of
@@ -115,7 +114,7 @@ def test_drift_is_told(tmp_path: Path, said: Callable[[], list[dict[str, Any]]])
 
 
 def test_the_readme_shows_an_event_as_it_is() -> None:
-    readme = (Path(step.__file__).parent / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[3] / "components" / "notification" / "README.md").read_text(encoding="utf-8")
     shown = json.loads(readme.partition("```json\n")[2].partition("```")[0])
     made = event_of(found())
 

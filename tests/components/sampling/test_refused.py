@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from driftline.components.storage.values import read_value
 from tests.components.test_drift_settings import REFUSED, UI_LETTERS, shown
 from tests.support.command import listing
 from tests.support.datasets import write_embeddings
+from tests.support.unprivileged import closed_folder
 
 ROWS, DIMENSION = 6, 4
 SMALL = {"pca_components": 2}
@@ -238,13 +238,9 @@ def test_an_output_below_a_file_is_refused(tmp_path: Path, two: tuple[str, str],
 
 
 def test_an_output_without_permission_is_refused(tmp_path: Path, two: tuple[str, str]):
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o500)
-    if os.access(closed, os.W_OK):
-        pytest.skip("this user may write anywhere")
-    with pytest.raises(StorageError, match=r"\A[^\n]*/closed/[^\n]*: cannot write: no permission; [^\n]+\Z"):
+    no_permission = r"\A[^\n]*/closed/[^\n]*: cannot write: no permission; [^\n]+\Z"
+    with closed_folder() as closed, pytest.raises(StorageError, match=no_permission):
         take(str(tmp_path), *two, out=str(closed / "out"))
-    assert list(closed.iterdir()) == []
 
 
 def test_an_output_in_no_bucket_that_there_is_is_refused(tmp_path: Path, two: tuple[str, str], gcs_bucket: str):
