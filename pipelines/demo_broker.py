@@ -58,7 +58,7 @@ class LocalBroker:
         """
         attempts = 1 if self.port else _ATTEMPTS
         for attempt in range(attempts):
-            port = self.port or free_port()
+            port = self.port or free_ports(1)[0]
             with self._log.open("ab") as log:
                 process = subprocess.Popen(
                     self._command(port), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
@@ -126,19 +126,22 @@ def _packaged(package: str, name: str, distribution: str) -> Path:
     return Path(found.origin).with_name(name)
 
 
-def free_port() -> int:
-    """Return a port of this machine on which nothing listens now.
+def free_ports(count: int) -> list[int]:
+    """Return ports of this machine on which nothing listens now, no two of them the same.
 
     Raises:
         StorageError: a hundred are taken.
     """
-    for port in random.sample(_PORTS, 100):
+    found: list[int] = []
+    for port in random.sample(_PORTS, 100 + count):
         with socket.socket() as candidate:
             try:
-                candidate.bind((HOST, port))
+                candidate.bind(("", port))  # also refused where something listens at one address only
             except OSError:
                 continue
-            return port
+        found.append(port)
+        if len(found) == count:
+            return found
     raise StorageError(f"broker: no free port among {_PORTS.start}-{_PORTS.stop - 1}; end what listens there")
 
 

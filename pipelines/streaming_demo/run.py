@@ -25,7 +25,7 @@ from driftline.components.mmd.result import DriftResult
 from driftline.components.random_bits import check_seed
 from driftline.components.storage.location import is_gcs
 from driftline.components.storage.store import remove_tree
-from driftline.pipelines.demo_broker import HOST, free_port, noida_broker
+from driftline.pipelines.demo_broker import HOST, free_ports, noida_broker
 from driftline.pipelines.demo_data import Text, fetch_model, fetch_texts, write_window
 from driftline.pipelines.runs import compared, run_drift, run_embed
 from driftline.pipelines.streaming_demo.screen import Reading, Show, showing
@@ -98,11 +98,10 @@ def run_streaming_demo(folder: str, seed: int, say: Callable[[str], None]) -> Dr
     run_embed([str(window.path)], str(model), reference, BackfillSettings(), "embed reference")
     work = home / "stream"
     shutil.rmtree(work, ignore_errors=True)
-    ports = [free_port() for _ in range(4)]
     with noida_broker(work / "broker") as broker:
         kafka = KafkaSettings((broker.address,))
         create_topics(kafka, dict.fromkeys((TEXTS, EMBEDDINGS, ALERTS, dead_letters_topic(TEXTS)), 1))
-        commands = _commands(broker.address, str(model), reference, work, ports)
+        commands = _commands(broker.address, str(model), reference, work, free_ports(4))
         with running(work / "logs", commands) as services:
             say(
                 f"Running: a broker at {broker.address}, the server at {services[0].url}, the worker, the archive and "
