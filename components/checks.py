@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from dataclasses import fields
+from typing import Any, Final
 
 from driftline.components.errors import InputError, UsageError
 
@@ -31,6 +32,36 @@ def check_tasks(tasks: int) -> None:
     check_whole(tasks=tasks)
     if not 1 <= tasks <= MAX_TASKS:
         raise UsageError(f"tasks: expected from 1 to {MAX_TASKS}, got {tasks}")
+
+
+def filled(
+    kind: type[Any], what: str, given: Mapping[str, Any], *, whole: Collection[str], never_zero: Collection[str]
+) -> dict[str, Any]:
+    """Return the values of a dataclass of settings. What is empty, or 0 where that means nothing, is default.
+
+    Args:
+        kind: the dataclass, whose fields all have defaults.
+        what: what it is the settings of.
+        given: settings by name.
+        whole: names of those that are whole numbers, which Kubeflow may hand on as 8.0.
+        never_zero: names of those of which 0 means nothing.
+
+    Raises:
+        UsageError: a number is not whole.
+        TypeError: there is no setting of a name.
+    """
+    defaults: dict[str, Any] = {field.name: field.default for field in fields(kind)}
+    unknown = given.keys() - defaults.keys()
+    if unknown:
+        raise TypeError(f"expected settings of {what}, got {', '.join(sorted(unknown))}")
+    values = {**defaults, **given}
+    for name, value in values.items():
+        if (isinstance(value, str) and not value.strip()) or (value == 0 and name in never_zero):
+            values[name] = defaults[name]
+    for name in whole:
+        check_whole(**{name: values[name]})
+        values[name] = int(values[name])
+    return values
 
 
 @contextmanager

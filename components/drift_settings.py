@@ -6,13 +6,12 @@ that they are handed: each setting is checked once, at once, and means the same 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, cast
 
-from driftline.components.checks import REFUSE, SKIP, check_tasks, check_whole, in_pipelines
+from driftline.components.checks import REFUSE, SKIP, check_tasks, filled, in_pipelines
 from driftline.components.errors import UsageError
 from driftline.components.random_bits import check_seed
 
@@ -193,17 +192,8 @@ class DriftSettings:
         Raises:
             UsageError: a setting is out of range; it is named as the pipeline names it.
         """
-        values: dict[str, Any] = {}
-        for field in dataclasses.fields(cls):
-            value = given.pop(field.name, field.default)
-            if isinstance(value, str):
-                value = value.strip()
-            values[field.name] = field.default if value == "" or (value == 0 and field.name in _NEVER_ZERO) else value
-        if given:
-            raise TypeError(f"expected settings of a drift run, got {', '.join(given)}")
-        for name in _WHOLE:
-            check_whole(**{name: values[name]})
-            values[name] = int(values[name])
+        bare = {name: value.strip() if isinstance(value, str) else value for name, value in given.items()}
+        values = filled(cls, "a drift run", bare, whole=_WHOLE, never_zero=_NEVER_ZERO)
         values["kernel_gamma"] = str(values["kernel_gamma"])  # given as a number, it travels as a text
         settings = cls(**values)
         settings._check()

@@ -11,7 +11,7 @@ from typing import Any, Final
 from driftline.components.errors import DriftlineError
 from driftline.components.kubeflow.client import Kubeflow, Run
 from driftline.components.kubeflow.refusals import KubeflowError
-from driftline.components.mmd.result import DRIFT_FOUND, NO_DRIFT_FOUND, SKIPPED
+from driftline.components.mmd.result import SKIPPED, in_words
 
 POLL_S: Final = 5.0  # seconds between two looks at a run that takes minutes at least
 OUTAGE_S: Final = 600.0  # seconds without an answer after which waiting ends: an API server restarts in two minutes
@@ -50,7 +50,7 @@ class Verdict:
         if self.drift is None:
             return f"{SKIPPED}: {self.reason}"
         chance = "" if self.p_value is None else f": p = {self.p_value:.4g}"
-        return (DRIFT_FOUND if self.drift else NO_DRIFT_FOUND) + chance
+        return in_words(self.drift) + chance
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready values."""

@@ -11,7 +11,7 @@ import math
 from driftline.components.mmd.outcome import Outcome
 from driftline.components.mmd.report.formats import between, number
 from driftline.components.mmd.report.verdict import p_text
-from driftline.components.mmd.result import DRIFT_FOUND, NO_DRIFT_FOUND, SKIPPED
+from driftline.components.mmd.result import SKIPPED, in_words
 from driftline.components.sampling.pooled import PooledSample
 
 
@@ -25,7 +25,7 @@ def figures(outcome: Outcome, pooled: PooledSample) -> dict[str, float | str]:
         low, high = outcome.interval.low, outcome.interval.high
         mmd2 = f"{number(min(max(outcome.mmd2, low), high))} (95%: {between((low, high))})"
     found: dict[str, float | str] = {
-        "Verdict": DRIFT_FOUND if outcome.rejected else NO_DRIFT_FOUND,
+        "Verdict": in_words(outcome.rejected),
         "mmd2": mmd2,
         "p_value": p_text(outcome),
         "rows_current": float(pooled.rows - pooled.n),

@@ -19,6 +19,11 @@ NO_DRIFT_FOUND = "no drift found"
 """What a run that compared something says, in words."""
 
 
+def in_words(drift: bool) -> str:
+    """Return what a run that compared something says."""
+    return DRIFT_FOUND if drift else NO_DRIFT_FOUND
+
+
 @dataclass(frozen=True, slots=True)
 class StepTiming:
     """What was run and how long it took: wall-clock seconds, summed over the step's tasks."""
@@ -196,7 +201,7 @@ class DriftResult:
     @property
     def verdict(self) -> str:
         """What was found, in words."""
-        return DRIFT_FOUND if self.drift else NO_DRIFT_FOUND
+        return in_words(self.drift)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready values, headed by the format's name and version."""

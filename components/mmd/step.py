@@ -26,14 +26,13 @@ from driftline.components.mmd.report.render import render_report
 from driftline.components.mmd.report.skipped import render_skipped
 from driftline.components.mmd.result import (
     COMPARED,
-    DRIFT_FOUND,
-    NO_DRIFT_FOUND,
     SKIPPED,
     DriftResult,
     FoundWindow,
     MovedText,
     SkippedResult,
     StepTiming,
+    in_words,
 )
 from driftline.components.random_bits import mixed_order
 from driftline.components.sampling.identity import Run
@@ -141,7 +140,7 @@ def test(*, plan: str, out: str, witness_out: str) -> Tested:
         write_value(out, tested)
         with create(witness_out) as file:
             np.save(file, scores.astype(np.float32), allow_pickle=False)
-        verdict = DRIFT_FOUND if outcome.rejected else NO_DRIFT_FOUND
+        verdict = in_words(outcome.rejected)
         clock.log("progress", verdict=verdict, p_value=outcome.p_value, statistic=outcome.statistic)
         decided = Verdict(outcome.rejected, outcome.p_value, outcome.mmd2, outcome.threshold, verdict)
         return Tested(decided, figures(outcome, pooled))

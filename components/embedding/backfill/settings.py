@@ -6,26 +6,23 @@ plan: each setting is checked once, at once, and means the same to all of them.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self
 
-from driftline.components.checks import MAX_TASKS, REFUSE, SKIP, check_whole, in_pipelines
+from driftline.components.checks import MAX_TASKS, REFUSE, SKIP, filled, in_pipelines
 from driftline.components.embedding.backfill.cutting import ROWS_PER_SHARD
 from driftline.components.embedding.encoding.settings import EncoderSettings, Precision, SegmentPooling
 from driftline.components.errors import UsageError
+from driftline.components.storage.manifest import DTYPES
 from driftline.components.storage.text_selection import parse_condition
 from driftline.components.storage.text_times import parse_time
 from driftline.components.storage.texts import TextColumns, TextSelection
 from driftline.components.storage.windows import parse_as_of, resolve_time
 
 DType = Literal["float32", "float16"]
-
-DTYPES: Final = get_args(DType)
-"""Number types of the stored vectors."""
 
 WHEN_EMPTY: Final = (SKIP, REFUSE)
 """What becomes of a run whose window holds no text."""
@@ -121,17 +118,11 @@ class BackfillSettings:
         Raises:
             UsageError: a setting is out of range, or contradicts another one; it is named as the pipeline names it.
         """
-        values: dict[str, Any] = {}
-        for field in dataclasses.fields(cls):
-            value = given.pop(field.name, field.default)
-            if isinstance(value, str) and (not field.name.endswith("_column") or not value.strip()):
-                value = value.strip()
-            values[field.name] = field.default if value == "" or (value == 0 and field.name in _NEVER_ZERO) else value
-        if given:
-            raise TypeError(f"expected settings of a backfill, got {', '.join(given)}")
-        for name in _WHOLE:
-            check_whole(**{name: values[name]})
-            values[name] = int(values[name])
+        bare = {
+            name: value.strip() if isinstance(value, str) and not name.endswith("_column") else value
+            for name, value in given.items()
+        }
+        values = filled(cls, "a backfill", bare, whole=_WHOLE, never_zero=_NEVER_ZERO)
         values["text_where"] = texts_of("text_where", values["text_where"])
         settings = cls(**values)
         with in_pipelines(IN_PIPELINES):
