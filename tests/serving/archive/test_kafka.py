@@ -44,7 +44,8 @@ class Worker:
         return self._log.read_text()
 
     def stop(self) -> int:
-        """Ask it to end, and return its status."""
+        """Ask it to end once it runs, and return its status: Python ends otherwise while it starts."""
+        self.url("/")
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
