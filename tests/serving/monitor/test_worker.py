@@ -245,7 +245,7 @@ def test_killed_again_and_again_it_comes_to_the_same(topics: Stream, tmp_path: P
     seen = [0]
     for _ in range(4):
         with process(topics, tmp_path / "log"):
-            eventually(lambda: topics.seen() > seen[-1])
+            eventually(lambda: topics.seen() > seen[-1] or topics.seen() == len(ROWS))
         seen.append(topics.seen())
     assert 0 < seen[1] < len(ROWS), "the first end was within the stream"
     log = tmp_path / "last"
