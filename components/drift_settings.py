@@ -28,7 +28,7 @@ CROSS_ROWS: Final = 4
 SEARCH: Final = "search"
 """In place of a kernel's name: many kernels in one test."""
 KERNELS: Final = ("rbf", "laplace", "laplace-l1", "imq", "rq", "linear", "polynomial")
-"""Families of kernels (:mod:`driftline.components.kernel.functions`)."""
+"""Families of kernels (:mod:`driftline.components.kernel.theory.families`)."""
 WITHOUT_FEATURES: Final = ("linear", "polynomial")
 """Those that are of no distance, and so have no random Fourier features."""
 

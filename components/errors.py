@@ -59,6 +59,11 @@ DAMAGED_ARCHIVE: Final = (
 """What NumPy raises over a damaged .npz archive, depending on the byte."""
 
 
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """Return an error's message on one line of at most `limit` characters; its type's name where it has none."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:limit]
+
+
 _BEGINS: Final = r"(?:[A-Za-z][A-Za-z0-9+.-]*://|~?/|\.{1,2}/|[A-Za-z]:[\\/])"  # a URI or a path, Windows' too
 _PLACE: Final = re.compile(
     r"(?:[A-Za-z_-]+ ){0,2}"  # what it is: model, history record

@@ -13,7 +13,7 @@ from typing import Any, Final
 from driftline.components.checks import REFUSE, SKIP
 from driftline.components.drift_settings import COMBINATIONS, KERNELS, METHODS, SEARCH, WHEN_PARTIAL, WHEN_SMALL
 from driftline.components.embedding.encoding.settings import PRECISIONS, SEGMENT_POOLINGS
-from driftline.components.storage.manifest import DTYPES
+from driftline.components.storage.dataset.manifest import DTYPES
 
 CHOICES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "backfill": {

@@ -49,7 +49,7 @@ for command in (embed, drift, bench, compile_, submit, schedule, runs):
 @click.option("--seed", type=int, default=0, show_default=True, metavar="S", help="Seed of the windows and the tests.")
 def demo(folder: str, seed: int) -> None:
     """Find drift in real film reviews: fetch a small model and the texts, embed four windows, test three."""
-    from driftline.pipelines.demo import run_demo
+    from driftline.pipelines.demo.drift import run_demo
 
     run_demo(folder, seed, click.echo)
 
@@ -65,7 +65,7 @@ def demo(folder: str, seed: int) -> None:
 @click.option("--seed", type=int, default=0, show_default=True, metavar="S", help="Seed of the stream and the tests.")
 def demo_stream(folder: str, seed: int) -> None:
     """Stream real film reviews through a broker, the server, the worker, the archive and the monitor, until drift."""
-    from driftline.pipelines.streaming_demo.run import run_streaming_demo
+    from driftline.pipelines.demo.streaming import run_streaming_demo
 
     run_streaming_demo(folder, seed, click.echo)
 

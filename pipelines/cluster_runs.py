@@ -174,15 +174,15 @@ def _later(identity: str) -> str:
 
 
 def _folder(out: str, history: str) -> str:
-    from driftline.components.storage.outputs import history_folder  # pyarrow and others: a second to import
+    from driftline.components.storage.dataset.outputs import history_folder  # pyarrow and others: a second to import
 
     return history_folder(out, history)
 
 
 def _records(folder: str) -> list[dict[str, Any]] | str:
     """Return a history's records, or why they cannot be had."""
-    from driftline.components.storage.history import read_history
-    from driftline.components.storage.location import is_gcs, normalised
+    from driftline.components.storage.objects.json_history import read_history
+    from driftline.components.storage.objects.location import is_gcs, normalised
 
     if not is_gcs(folder) and not Path(normalised(folder)).is_dir():
         return f"the verdict is not known: {folder} is not on this machine; it is in the run's own storage"

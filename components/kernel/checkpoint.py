@@ -14,7 +14,7 @@ from typing import Final
 from driftline.components.errors import DAMAGED_ARCHIVE, DataError, StorageError
 from driftline.components.kernel.tasks import KernelPlan, TaskSums, read_task_sums, write_task_sums
 from driftline.components.steps import LOGGER
-from driftline.components.storage.store import create, exists, open_read
+from driftline.components.storage.objects.store import create, exists, open_read
 
 INTERVAL_S: Final = 30.0  # a task that takes less is done again from its start
 

@@ -16,17 +16,17 @@ from driftline.components.drift_settings import (
     choose_method,
     parse_gamma,
 )
-from driftline.components.kernel.bandwidth import Scale, heuristic_kernel
-from driftline.components.kernel.collection import Collection, search_collection
-from driftline.components.kernel.engine import accumulator, choose_precision
-from driftline.components.kernel.feature_sums import FREQUENCIES
-from driftline.components.kernel.features import RandomFeatures
-from driftline.components.kernel.functions import Kernel
-from driftline.components.kernel.labellings import Bins, LabelPanels
-from driftline.components.kernel.plan import BlockGrid
-from driftline.components.kernel.subsample import MeanSquares, mean_squares
-from driftline.components.kernel.sums import SumAccumulator
-from driftline.components.kernel.tiler import Precision
+from driftline.components.kernel.theory.bandwidth import Scale, heuristic_kernel
+from driftline.components.kernel.theory.collection import Collection, search_collection
+from driftline.components.kernel.theory.families import Kernel
+from driftline.components.kernel.theory.permutations import Bins, LabelPanels
+from driftline.components.kernel.theory.random_features import RandomFeatures
+from driftline.components.kernel.theory.subsample import MeanSquares, mean_squares
+from driftline.components.kernel.tiles.device import Precision
+from driftline.components.kernel.tiles.engine import accumulator, choose_precision
+from driftline.components.kernel.tiles.feature_sums import FREQUENCIES
+from driftline.components.kernel.tiles.grid import BlockGrid
+from driftline.components.kernel.tiles.sums import SumAccumulator
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class KernelSpec:
         block: rows of a block of the grid.
         precision: dtype of a tile.
         seed: seed of the relabellings and of random features.
-        cuts: each permutation's cut (:mod:`driftline.components.kernel.labellings`).
+        cuts: each permutation's cut (:mod:`driftline.components.kernel.theory.permutations`).
     """
 
     n: int

@@ -8,18 +8,18 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.kernel.bandwidth import scale_rows
 from driftline.components.kernel.checkpoint import Checkpoint
-from driftline.components.kernel.engine import sum_tiles
-from driftline.components.kernel.feature_sums import FeatureSums, block_share, sum_features
 from driftline.components.kernel.spec import KernelSpec, settle
-from driftline.components.kernel.sums import PartialSums
 from driftline.components.kernel.tasks import KernelPlan, TaskSums
+from driftline.components.kernel.theory.bandwidth import scale_rows
+from driftline.components.kernel.tiles.engine import sum_tiles
+from driftline.components.kernel.tiles.feature_sums import FeatureSums, block_share, sum_features
+from driftline.components.kernel.tiles.sums import PartialSums
 from driftline.components.projection.projected import ProjectedSample
 from driftline.components.steps import StepClock, running, shares
-from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.prefetch import waits_logged
-from driftline.components.storage.values import read_value, write_value
+from driftline.components.storage.dataset.prefetch import waits_logged
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.objects.values import read_value, write_value
 
 
 def plan(*, projected: str, out: str) -> list[dict[str, int]]:

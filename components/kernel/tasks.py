@@ -9,11 +9,11 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.kernel.feature_sums import FeatureSums
 from driftline.components.kernel.spec import KernelSpec
-from driftline.components.kernel.sums import PartialSums
+from driftline.components.kernel.tiles.feature_sums import FeatureSums
+from driftline.components.kernel.tiles.sums import PartialSums
 from driftline.components.projection.projected import ProjectedSample
-from driftline.components.storage.store import join
+from driftline.components.storage.objects.store import join
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from driftline.components.errors import UsageError
+from driftline.components.errors import UsageError, one_line
 from driftline.components.secret import Secret
 
 TOKEN: Final = "DRIFTLINE_KFP_TOKEN"
@@ -159,7 +159,7 @@ class IdentityAwareProxy:
             if not self._credentials.valid:
                 self._credentials.refresh(Request())
         except GoogleAuthError as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise UsageError(
                 f"iap-client-id {self._client_id}: Google gives no token for it ({reason}); use a service account's "
                 "default credentials"

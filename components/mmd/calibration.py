@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError
-from driftline.components.kernel.bandwidth import heuristic_kernel, scale_rows
-from driftline.components.kernel.features import RandomFeatures
+from driftline.components.kernel.theory.bandwidth import heuristic_kernel, scale_rows
+from driftline.components.kernel.theory.random_features import RandomFeatures
 from driftline.components.mmd.online_reference import Calibration, OnlineSettings
 from driftline.components.random_bits import CALIBRATION
 

@@ -27,7 +27,8 @@ def approximation_error(
     MMD² of a kernel no larger than 1 is returned, 4.
 
     Args:
-        sum_x: (2F,) sum of the features over x, as :class:`driftline.components.kernel.features.RandomFeatures` maps.
+        sum_x: (2F,) sum of the features over x, mapped by
+            :class:`driftline.components.kernel.theory.random_features.RandomFeatures`.
         sum_y: (2F,) the same over y.
         n: rows of x, at least 2.
         m: rows of y, at least 2.

@@ -1,8 +1,8 @@
 """Online drift: a stream of vectors watched against a reference, with a known time between false alarms.
 
 The reference is kept as one vector, μ = mean of φ over its n rows, φ being random Fourier features
-(:mod:`driftline.components.kernel.features`). The stream is kept as the weighted mean w = Σ ωᵢ·φ(xᵢ) of its recent
-records, over one of two windows:
+(:mod:`driftline.components.kernel.theory.random_features`). The stream is kept as the weighted mean w = Σ ωᵢ·φ(xᵢ) of
+its recent records, over one of two windows:
 
 - ``ewma``: ωᵢ falls geometrically with age, like that of Keriven, Garreau and Poli, "NEWMA: a new method for scalable
   model-free online change-point detection", IEEE TSP 2020. The state is one vector.

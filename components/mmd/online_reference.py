@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import DAMAGED_ARCHIVE, DataError, UsageError
-from driftline.components.kernel.features import RandomFeatures
+from driftline.components.kernel.theory.random_features import RandomFeatures
 from driftline.components.random_bits import check_seed
 
 WindowKind = Literal["ewma", "sliding"]

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.drift_settings import Method
-from driftline.components.kernel.feature_sums import FeatureSums
 from driftline.components.kernel.spec import KernelSpec
-from driftline.components.kernel.sums import KernelSums
+from driftline.components.kernel.tiles.feature_sums import FeatureSums
+from driftline.components.kernel.tiles.sums import KernelSums
 from driftline.components.mmd.cross import CrossDecision, cross_test
 from driftline.components.mmd.effect import Interval, discrimination, interval
 from driftline.components.mmd.feature_error import approximation_error
@@ -94,7 +94,8 @@ def features_outcome(
     Args:
         spec: the pass.
         sums: its sums.
-        rows_of: makes the second pass for one kernel (:func:`~driftline.components.kernel.feature_sums.feature_rows`).
+        rows_of: makes the second pass for one kernel:
+            :func:`~driftline.components.kernel.tiles.feature_sums.feature_rows`.
         group: frequencies that were drawn orthogonal to each other.
         level: accepted rate of false alarms.
         combination: how kernels' statistics are combined.

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from driftline.components.kernel.feature_sums import FeatureSums
-from driftline.components.kernel.labellings import LabelPanels, rank_of_threshold
-from driftline.components.kernel.plan import BlockGrid
-from driftline.components.kernel.sums import KernelSums
+from driftline.components.kernel.theory.permutations import LabelPanels, rank_of_threshold
+from driftline.components.kernel.tiles.feature_sums import FeatureSums
+from driftline.components.kernel.tiles.grid import BlockGrid
+from driftline.components.kernel.tiles.sums import KernelSums
 
 
 def mmd2_unbiased(a: ArrayLike, b: ArrayLike, t: ArrayLike, n: int, m: int) -> NDArray[np.float64]:

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from driftline.components.errors import DataError, StorageConflict, StorageError
 from driftline.components.kernel.checkpoint import finished_sums
-from driftline.components.kernel.feature_sums import FeatureSums, combine_features, feature_rows
 from driftline.components.kernel.step import stream_blocks
-from driftline.components.kernel.sums import PartialSums, combine
 from driftline.components.kernel.tasks import KernelPlan
-from driftline.components.mmd.figures import figures, figures_of_skipped
+from driftline.components.kernel.tiles.feature_sums import FeatureSums, combine_features, feature_rows
+from driftline.components.kernel.tiles.sums import PartialSums, combine
 from driftline.components.mmd.outcome import Found, Outcome, cross_outcome, exact_outcome, features_outcome
 from driftline.components.mmd.report.data import HistoryPoint, ReportData
 from driftline.components.mmd.report.render import render_report
@@ -34,13 +33,14 @@ from driftline.components.mmd.result import (
     StepTiming,
     in_words,
 )
+from driftline.components.mmd.run_metrics import figures, figures_of_skipped
 from driftline.components.random_bits import mixed_order
 from driftline.components.sampling.identity import Run
 from driftline.components.sampling.pooled import PooledSample
 from driftline.components.steps import Skipped, running
-from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.history import append_history, read_history
-from driftline.components.storage.store import (
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.objects.json_history import append_history, read_history
+from driftline.components.storage.objects.store import (
     create,
     join,
     open_read,
@@ -50,7 +50,7 @@ from driftline.components.storage.store import (
     write_bytes,
     write_json,
 )
-from driftline.components.storage.values import read_value, write_value
+from driftline.components.storage.objects.values import read_value, write_value
 
 MOVED_TEXTS = 10
 """Texts shown in either direction."""

@@ -23,11 +23,11 @@ from driftline.components.drift_settings import (
     check_permutations,
 )
 from driftline.components.errors import DataError, UsageError
-from driftline.components.kernel.bandwidth import scale_rows
-from driftline.components.kernel.engine import array_blocks, sum_tiles
-from driftline.components.kernel.feature_sums import feature_rows, sum_features
 from driftline.components.kernel.spec import KernelSpec, settle
-from driftline.components.kernel.sums import combine
+from driftline.components.kernel.theory.bandwidth import scale_rows
+from driftline.components.kernel.tiles.engine import array_blocks, sum_tiles
+from driftline.components.kernel.tiles.feature_sums import feature_rows, sum_features
+from driftline.components.kernel.tiles.sums import combine
 from driftline.components.mmd.effect import Interval
 from driftline.components.mmd.outcome import Found, cross_outcome, exact_outcome, features_outcome
 from driftline.components.mmd.result import KernelFinding

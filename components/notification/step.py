@@ -16,7 +16,7 @@ from driftline.components.notification.sending import TOKEN, send
 from driftline.components.sampling.identity import SampleIdentity
 from driftline.components.secret import Secret
 from driftline.components.steps import running
-from driftline.components.storage.store import read_json
+from driftline.components.storage.objects.store import read_json
 
 SOURCE: Final = "/driftline/drift-runs"
 """The events' source: runs of the drift pipeline, whichever of them."""

@@ -15,12 +15,12 @@ from driftline.components.projection.projected import PICTURE_AXES, ProjectedSam
 from driftline.components.random_bits import MIXED_ROWS, SAMPLE_PICTURE, choose_rows, mixed_order
 from driftline.components.sampling.pooled import PooledSample
 from driftline.components.steps import StepClock, running
-from driftline.components.storage.dataset import write_manifest, write_shard
-from driftline.components.storage.manifest import Manifest, Shard
-from driftline.components.storage.outputs import WORK
-from driftline.components.storage.prefetch import waits_logged
-from driftline.components.storage.store import join
-from driftline.components.storage.values import read_value, write_value
+from driftline.components.storage.dataset.manifest import Manifest, Shard
+from driftline.components.storage.dataset.outputs import WORK
+from driftline.components.storage.dataset.prefetch import waits_logged
+from driftline.components.storage.dataset.reader import write_manifest, write_shard
+from driftline.components.storage.objects.store import join
+from driftline.components.storage.objects.values import read_value, write_value
 
 PICTURE_POINTS = 1000
 """Points of each sample that the report draws."""

@@ -12,7 +12,7 @@ from driftline.components.drift_settings import DriftSettings
 from driftline.components.errors import DataError, UsageError
 from driftline.components.random_bits import SAMPLE_CURRENT, SAMPLE_REFERENCE, choose_rows
 from driftline.components.sampling.identity import Run, SampleIdentity
-from driftline.components.storage.dataset import EmbeddingsDataset
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
 
 TEXT_COLUMN = "text"
 """Column whose texts are shown unless another is asked for."""

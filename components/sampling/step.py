@@ -16,14 +16,21 @@ from driftline.components.events import check_notify_url
 from driftline.components.sampling.identity import Run
 from driftline.components.sampling.pooled import pair
 from driftline.components.steps import Skipped, running
-from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.history import read_history
-from driftline.components.storage.location import is_gcs
-from driftline.components.storage.outputs import HISTORY, WORK, OutputPlace, sweep_work
-from driftline.components.storage.store import join
-from driftline.components.storage.values import write_value
-from driftline.components.storage.windows import EmptyWindow, Window, missing_parts, open_window, parse_as_of, window_of
-from driftline.components.storage.writable import check_writable
+from driftline.components.storage.dataset.outputs import HISTORY, WORK, OutputPlace, sweep_work
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.dataset.windows import (
+    EmptyWindow,
+    Window,
+    missing_parts,
+    open_window,
+    parse_as_of,
+    window_of,
+)
+from driftline.components.storage.objects.json_history import read_history
+from driftline.components.storage.objects.location import is_gcs
+from driftline.components.storage.objects.store import join
+from driftline.components.storage.objects.values import write_value
+from driftline.components.storage.objects.writable import check_writable
 
 _LEAST_ROWS: Final = 2  # a sample of one text has no spread
 _NAMED: Final = 3  # missing days or hours that a message names

@@ -13,7 +13,7 @@ from driftline.components.errors import UsageError
 from driftline.serving.commands.encoder_options import encoder_options
 
 if TYPE_CHECKING:
-    from driftline.components.embedding.encoding.measure import Measurement
+    from driftline.components.embedding.encoding.tuning.measure import Measurement
 
 
 @click.group()
@@ -71,10 +71,10 @@ def encode(
     INPUT are texts like those to come, files or folders as `driftline embed` takes them, the first of which are
     measured with; without any, texts of random words as long as film reviews are.
     """
-    from driftline.components.embedding.encoding.benchmark import bench_encoder
     from driftline.components.embedding.encoding.settings import EncoderSettings
-    from driftline.components.places import model_folder, user_profile
-    from driftline.components.storage.texts import TextColumns
+    from driftline.components.embedding.encoding.tuning.benchmark import bench_encoder
+    from driftline.components.storage.texts.reading import TextColumns
+    from driftline.components.user_paths import model_folder, user_profile
     from driftline.pipelines.console import counting
     from driftline.pipelines.runs import absolute
 

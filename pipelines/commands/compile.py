@@ -142,7 +142,7 @@ def compile_(
 
     Options count before what --profile says. One that would change nothing in what is compiled is refused.
     """
-    from driftline.components.storage.store import join, write_bytes
+    from driftline.components.storage.objects.store import join, write_bytes
     from driftline.pipelines import compiled
     from driftline.pipelines.catalogue import COMPONENTS, PIPELINES
 

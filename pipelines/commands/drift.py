@@ -159,7 +159,7 @@ def drift(
     from driftline.components.drift_settings import IN_PIPELINES, DriftSettings
     from driftline.components.mmd.result import SkippedResult
     from driftline.components.mmd.two_sample import check_settings
-    from driftline.components.storage.windows import parse_as_of
+    from driftline.components.storage.dataset.windows import parse_as_of
     from driftline.pipelines.runs import absolute, run_drift
 
     check_settings(kernel, gamma, method, combination, permutations, level, seed)

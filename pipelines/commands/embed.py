@@ -118,7 +118,7 @@ def embed(
     """
     from driftline.components.checks import in_options
     from driftline.components.embedding.backfill.settings import IN_PIPELINES, BackfillSettings
-    from driftline.components.places import model_folder, user_profile
+    from driftline.components.user_paths import model_folder, user_profile
     from driftline.pipelines.runs import absolute, run_embed
 
     if profile is None:

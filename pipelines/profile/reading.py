@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from driftline.components.errors import UsageError
-from driftline.components.storage.store import read_bytes
+from driftline.components.storage.objects.store import read_bytes
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 from kafka.errors import KafkaError
 
+from driftline.components.errors import one_line
 from driftline.serving.errors import PoisonError, UnavailableError
 from driftline.serving.records.provenance import dead_letter_headers, dead_letters_topic
 from driftline.serving.records.record import Record
@@ -89,5 +90,5 @@ class KafkaDeadLetters:
 
     def _unavailable(self, failure: KafkaError) -> UnavailableError:
         self.close()
-        reason = " ".join(str(failure).split()) or type(failure).__name__
+        reason = one_line(failure)
         return UnavailableError(f"dead letters: {reason}; see to their topic and its rights")

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 
 from driftline.components.errors import StorageConflict
-from driftline.components.storage import store
-from driftline.components.storage.values import read_value, write_value
+from driftline.components.storage.objects import store
+from driftline.components.storage.objects.values import read_value, write_value
 from driftline.serving.archive.layout import STATE_FOLDER, model_folder
 from driftline.serving.errors import PoisonError
 from driftline.serving.records.embeddings import EmbeddedText

@@ -13,14 +13,14 @@ from typing import Final, TypeVar
 import numpy as np
 
 from driftline.components.errors import DataError
-from driftline.components.storage import store
-from driftline.components.storage.dataset import write_shard
-from driftline.components.storage.manifest import Shard
+from driftline.components.storage.dataset.manifest import Shard
+from driftline.components.storage.dataset.reader import write_shard
+from driftline.components.storage.objects import store
+from driftline.serving.archive.compaction import key_of, merged
 from driftline.serving.archive.events import Row, Tombstone
-from driftline.serving.archive.hours import Hours
+from driftline.serving.archive.hourly_manifests import Hours
 from driftline.serving.archive.index import IdIndex, Superseded
 from driftline.serving.archive.layout import FileName, hour_end_ms, model_of, place_of
-from driftline.serving.archive.merging import key_of, merged
 from driftline.serving.archive.metrics import ArchiveMetrics
 from driftline.serving.archive.models import Models
 from driftline.serving.archive.pending import Pending, PlacedRow, record_batch

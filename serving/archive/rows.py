@@ -9,11 +9,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.deletes import read_deletes
-from driftline.components.storage.manifest import Manifest, Shard
-from driftline.components.storage.partitions import dataset_folders
-from driftline.serving.archive.hours import Hours, with_shards
+from driftline.components.storage.dataset.deletion_vectors import read_deletes
+from driftline.components.storage.dataset.manifest import Manifest, Shard
+from driftline.components.storage.dataset.partitions import dataset_folders
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.serving.archive.hourly_manifests import Hours, with_shards
 
 Rows = NDArray[np.int64]
 

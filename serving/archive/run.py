@@ -7,16 +7,16 @@ from contextlib import ExitStack
 from typing import Final
 
 from driftline.components.errors import UsageError
-from driftline.components.storage import store
-from driftline.components.storage.manifest import MANIFEST_NAME
+from driftline.components.storage.dataset.manifest import MANIFEST_NAME
+from driftline.components.storage.objects import store
 from driftline.serving.archive.letters import KafkaDeadLetters
 from driftline.serving.archive.metrics import ArchiveMetrics
 from driftline.serving.archive.settings import ArchiveSettings
 from driftline.serving.archive.source import KafkaSource
 from driftline.serving.archive.worker import Archiver, index_folder
-from driftline.serving.broker.clients import open_consumer, open_producer
-from driftline.serving.broker.settings import KafkaSettings
-from driftline.serving.broker.topics import check_topics
+from driftline.serving.kafka.client import open_consumer, open_producer
+from driftline.serving.kafka.settings import KafkaSettings
+from driftline.serving.kafka.topics import check_topics
 from driftline.serving.lifecycle import stopping_on_signals
 from driftline.serving.records.provenance import dead_letters_topic
 from driftline.serving.telemetry.health import serving_health

@@ -14,9 +14,9 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from driftline.components.errors import DataError
-from driftline.serving.broker.clients import assigned, line, poll, record_of
+from driftline.components.errors import DataError, one_line
 from driftline.serving.errors import UnavailableError
+from driftline.serving.kafka.client import assigned, poll, record_of
 from driftline.serving.records.record import Record
 
 LOGGER: Final = logging.getLogger("driftline.archive")
@@ -96,10 +96,12 @@ class KafkaSource:
                 "consumer group: another worker has the same instance-id; give each one an id of its own"
             ) from error
         except RetriableError as error:
-            LOGGER.warning("topic %s: %s; trying again", self._topic, line(error))
+            LOGGER.warning("topic %s: %s; trying again", self._topic, one_line(error))
             return {}
         except KafkaError as error:
-            raise UnavailableError(f"topic {self._topic}: {line(error)}; see to the broker and its rights") from error
+            raise UnavailableError(
+                f"topic {self._topic}: {one_line(error)}; see to the broker and its rights"
+            ) from error
         return {at.partition: [record_of(found) for found in records] for at, records in polled.items()}
 
     def assigned(self) -> set[int]:
@@ -123,7 +125,7 @@ class KafkaSource:
             first = self._consumer.beginning_offsets([at], timeout_ms=_ANSWER_TIMEOUT_MS)[at]
             end = self._consumer.end_offsets([at], timeout_ms=_ANSWER_TIMEOUT_MS)[at]
         except KafkaError as error:
-            raise UnavailableError(f"topic {self._topic}: offsets: {line(error)}") from error
+            raise UnavailableError(f"topic {self._topic}: offsets: {one_line(error)}") from error
         # One past the end is allowed: there are brokers that name the last record's offset as the end.
         if offset > end + 1:
             raise DataError(
@@ -155,7 +157,7 @@ class KafkaSource:
         try:
             return self._consumer.position(self._at(partition), timeout_ms=_ANSWER_TIMEOUT_MS)
         except KafkaError as error:
-            raise UnavailableError(f"topic {self._topic}: position: {line(error)}") from error
+            raise UnavailableError(f"topic {self._topic}: position: {one_line(error)}") from error
 
     def end(self, partition: int) -> int | None:
         """Return the offset behind the last record, as the broker said it last; None where it did not yet."""
@@ -171,7 +173,7 @@ class KafkaSource:
             try:
                 self._consumer.commit(kept, timeout_ms=_ANSWER_TIMEOUT_MS)
             except KafkaError as error:
-                LOGGER.warning("topic %s: commit: %s; the lag shows late", self._topic, line(error))
+                LOGGER.warning("topic %s: commit: %s; the lag shows late", self._topic, one_line(error))
 
     def pause(self, partitions: set[int]) -> None:
         """Have `poll` return records of all partitions but these."""
@@ -185,7 +187,7 @@ class KafkaSource:
         try:
             self._consumer.close(autocommit=False, timeout_ms=_CLOSE_TIMEOUT_MS)
         except KafkaError as error:
-            LOGGER.warning("topic %s: leaving the group: %s", self._topic, line(error))
+            LOGGER.warning("topic %s: leaving the group: %s", self._topic, one_line(error))
 
     def _at(self, partition: int) -> TopicPartition:
         return TopicPartition(self._topic, partition)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from driftline.components.errors import DriftlineError, StorageConflict
-from driftline.components.storage import store
-from driftline.components.storage.manifest import Shard
-from driftline.components.storage.store import FileInfo
-from driftline.components.storage.values import read_value, write_value
+from driftline.components.storage.dataset.manifest import Shard
+from driftline.components.storage.objects import store
+from driftline.components.storage.objects.store import FileInfo
+from driftline.components.storage.objects.values import read_value, write_value
 from driftline.serving.archive.layout import STATE_FOLDER
 
 _TRIES: Final = 10

@@ -17,13 +17,14 @@ from typing import Final
 
 import numpy as np
 
+from driftline.components.errors import one_line
 from driftline.serving.batching.encoding import Batch, EncodingThread, TextEncoder
 from driftline.serving.batching.intake import Intake
 from driftline.serving.batching.limits import Limits
 from driftline.serving.batching.line import Line
 from driftline.serving.batching.metrics import ModelMetrics
 from driftline.serving.batching.rate import Rate
-from driftline.serving.batching.request import Embedded, QueuedText, Request, poison, reason
+from driftline.serving.batching.request import Embedded, QueuedText, Request, poison
 from driftline.serving.errors import DeadlineError, OverloadError, UnavailableError
 
 _AHEAD: Final = 2  # batches handed to the encoder's thread: the one that runs, and the one after it
@@ -242,7 +243,7 @@ class Batcher:
         if check.cancelled():
             return
         if check.exception() is not None:
-            self._broken = f"the model throws at any text: {reason(error)}"
+            self._broken = f"the model throws at any text: {one_line(error)}"
             request.fail(UnavailableError(self._broken))
             return
         self._metrics.failed_texts.inc()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.embedding.encoding.prepared import Prepared
+from driftline.components.errors import one_line
 from driftline.serving.errors import PoisonError
 
 
@@ -116,11 +117,6 @@ class QueuedText:
     passed: int = 0
 
 
-def reason(error: BaseException) -> str:
-    """Return what an error says, as one short line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
-
-
 def poison(what: str, error: BaseException) -> PoisonError:
     """Return what a caller is told at one of whose texts the model, or its tokenizer, threw."""
-    return PoisonError("model", f"the {what} cannot make a vector of one of the texts: {reason(error)}")
+    return PoisonError("model", f"the {what} cannot make a vector of one of the texts: {one_line(error)}")

@@ -10,7 +10,7 @@ import click
 from driftline.serving.commands.kafka_options import kafka_options
 
 if TYPE_CHECKING:
-    from driftline.serving.broker.settings import KafkaSettings
+    from driftline.serving.kafka.settings import KafkaSettings
 
 
 @click.command()

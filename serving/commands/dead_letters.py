@@ -15,7 +15,7 @@ from driftline.serving.records.provenance import dead_letters_topic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from driftline.serving.broker.settings import KafkaSettings
+    from driftline.serving.kafka.settings import KafkaSettings
 
 
 @click.group("dead-letters")

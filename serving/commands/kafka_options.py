@@ -11,7 +11,7 @@ import click
 
 from driftline.components.errors import UsageError
 from driftline.components.secret import Secret
-from driftline.serving.broker.settings import (
+from driftline.serving.kafka.settings import (
     SASL_MECHANISMS,
     SECURITY_PROTOCOLS,
     KafkaSettings,

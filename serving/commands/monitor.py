@@ -12,7 +12,7 @@ from driftline.components.errors import UsageError
 from driftline.serving.commands.kafka_options import kafka_options
 
 if TYPE_CHECKING:
-    from driftline.serving.broker.settings import KafkaSettings
+    from driftline.serving.kafka.settings import KafkaSettings
     from driftline.serving.monitor.settings import RunSettings
 
 _SUBMIT: Final = "submit:"

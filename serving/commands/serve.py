@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from driftline.components.places import user_profile
+from driftline.components.user_paths import user_profile
 from driftline.serving.commands.encoder_options import encoder_options
 from driftline.serving.commands.kafka_options import kafka_options
 
 if TYPE_CHECKING:
-    from driftline.serving.broker.settings import KafkaSettings
+    from driftline.serving.kafka.settings import KafkaSettings
 
 
 @click.command()

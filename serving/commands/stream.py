@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from driftline.components.errors import UsageError
-from driftline.components.places import user_profile
+from driftline.components.user_paths import user_profile
 from driftline.serving.commands.encoder_options import encoder_options
 from driftline.serving.commands.kafka_options import kafka_options
 
 if TYPE_CHECKING:
-    from driftline.serving.broker.settings import KafkaSettings
+    from driftline.serving.kafka.settings import KafkaSettings
 
 
 @click.command()
@@ -248,7 +248,7 @@ def stream(
         from functools import partial
 
         from driftline.components.mmd.online_reference import OnlineSettings
-        from driftline.components.storage.store import join
+        from driftline.components.storage.objects.store import join
         from driftline.serving.monitor.settings import MonitorSettings, ReferenceSettings
         from driftline.serving.stream.watching import watching
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from driftline.components.embedding.backfill.plan import with_settings
 from driftline.components.embedding.encoding.encoder import Encoder
 from driftline.components.embedding.encoding.models import ModelFolder, open_model
-from driftline.components.embedding.encoding.profile import measured_tuning
+from driftline.components.embedding.encoding.tuning.tunings import measured_tuning
 from driftline.components.errors import DriftlineError, UsageError
 from driftline.serving.batching.batcher import Batcher
 from driftline.serving.batching.metrics import BatchingMetrics

@@ -18,9 +18,9 @@ from driftline.components.projection.projected import Projection
 from driftline.components.random_bits import SAMPLE_REFERENCE, choose_rows
 from driftline.components.sampling.identity import SampleIdentity
 from driftline.components.steps import running
-from driftline.components.storage import store
-from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.values import read_value
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.objects import store
+from driftline.components.storage.objects.values import read_value
 from driftline.serving.monitor.settings import ReferenceSettings
 
 DEFAULT_COMPONENTS: Final = 32

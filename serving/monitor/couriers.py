@@ -6,13 +6,13 @@ from typing import Any, Final
 
 from kafka.errors import KafkaError
 
-from driftline.components.errors import UsageError
+from driftline.components.errors import UsageError, one_line
 from driftline.components.kubeflow.client import Kubeflow
 from driftline.components.kubeflow.connection import Connection
 from driftline.components.kubeflow.logins import NoLogin, TokenFile
-from driftline.serving.broker.clients import brokers, open_admin, open_producer
-from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import UnavailableError
+from driftline.serving.kafka.client import brokers, open_admin, open_producer
+from driftline.serving.kafka.settings import KafkaSettings
 from driftline.serving.monitor.alerts import Delivery, binary_event
 from driftline.serving.monitor.settings import RunSettings
 
@@ -77,7 +77,7 @@ class AlertsTopic:
             )
 
     def _unavailable(self, error: KafkaError) -> UnavailableError:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         return UnavailableError(f"topic {self._topic} at {brokers(self._kafka)}: {reason}")
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from driftline.components.errors import DataError, StorageConflict
 from driftline.components.mmd.online import OnlineDetector
 from driftline.components.mmd.online_reference import pack, unpack
-from driftline.components.storage import store
-from driftline.components.storage.checksum import stream_crc32c
+from driftline.components.storage.objects import store
+from driftline.components.storage.objects.checksum import stream_crc32c
 from driftline.serving.errors import UnavailableError
 from driftline.serving.monitor.alerts import Delivery
 from driftline.serving.monitor.baseline import Baseline

@@ -14,11 +14,11 @@ from kafka.errors import (
 )
 from kafka.structs import TopicPartition
 
-from driftline.components.errors import UsageError
+from driftline.components.errors import UsageError, one_line
 from driftline.components.steps import LOGGER
-from driftline.serving.broker.clients import brokers, open_consumer, poll, record_of
-from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import UnavailableError
+from driftline.serving.kafka.client import brokers, open_consumer, poll, record_of
+from driftline.serving.kafka.settings import KafkaSettings
 from driftline.serving.monitor.merge import TimeMerge
 from driftline.serving.monitor.settings import StartAt
 from driftline.serving.records.record import Record
@@ -221,5 +221,5 @@ class EmbeddingsTopic:
     def _unavailable(self, error: KafkaError) -> UnavailableError:
         if isinstance(error, KafkaTimeoutError):
             return UnavailableError(f"Kafka at {brokers(self._kafka)}: does not answer; check the network")
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         return UnavailableError(f"topic {self._topic} at {brokers(self._kafka)}: {reason}; check the access rights")

@@ -11,7 +11,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from driftline.components.steps import LOGGER
-from driftline.serving.broker.settings import KafkaSettings
+from driftline.serving.kafka.settings import KafkaSettings
 from driftline.serving.lifecycle import StopSignal
 from driftline.serving.monitor.alerts import Kind
 from driftline.serving.monitor.baseline import stored_baseline

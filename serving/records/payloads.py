@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, cast, get_args
 
 import orjson
 
+from driftline.components.errors import one_line
 from driftline.serving.errors import PoisonError
 from driftline.serving.records.record import Record, TextEvent, header
 
@@ -112,7 +113,7 @@ def parsed_json(where: str, content: bytes) -> Any:
     try:
         return json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise PoisonError("not-json", f"{where}: is not JSON ({reason}); got {_shown(text)}") from error
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Final
 
-from driftline.serving.server.cloudevents import STRUCTURED
 from driftline.serving.server.openapi_schemas import STRING, Schema, object_of, ref, schemas
+from driftline.serving.server.protocols.cloudevents import STRUCTURED
+from driftline.serving.server.protocols.v2 import BINARY, JSON_LENGTH_HEADER
 from driftline.serving.server.service import TIMEOUT_HEADER
 from driftline.serving.server.settings import RequestLimits
-from driftline.serving.server.v2 import BINARY, JSON_LENGTH_HEADER
 
 _NAME: Final[Schema] = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
 

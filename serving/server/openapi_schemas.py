@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from driftline.serving.server.protocols.tensors import INPUT, OUTPUT
 from driftline.serving.server.settings import RequestLimits
-from driftline.serving.server.tensors import INPUT, OUTPUT
 
 Schema = dict[str, Any]
 

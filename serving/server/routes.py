@@ -15,7 +15,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from driftline.serving.server import v1, v2
 from driftline.serving.server.bodies import (
     InHand,
     check_json_type,
@@ -24,13 +23,14 @@ from driftline.serving.server.bodies import (
     media_type,
     read_body,
 )
-from driftline.serving.server.cloudevents import is_event, read_event
-from driftline.serving.server.events import EventHandler
 from driftline.serving.server.failures import Failure, RequestError, failure_of
-from driftline.serving.server.identity import model_metadata, server_metadata
+from driftline.serving.server.metadata import model_metadata, server_metadata
 from driftline.serving.server.metrics import ServerMetrics
-from driftline.serving.server.openai import embeddings, error_object, model_object
 from driftline.serving.server.openapi import document
+from driftline.serving.server.protocols import v1, v2
+from driftline.serving.server.protocols.cloudevents import is_event, read_event
+from driftline.serving.server.protocols.events import EventHandler
+from driftline.serving.server.protocols.openai import embeddings, error_object, model_object
 from driftline.serving.server.service import EmbeddingService, TextModel
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -22,11 +22,11 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from driftline.components.errors import UsageError
-from driftline.serving.server.events import EventHandler
-from driftline.serving.server.grpc_side import EmbeddingServicer, RegisteredModel, TruthfulDataPlane, open_grpc
 from driftline.serving.server.health import ServerHealth
 from driftline.serving.server.kserve_parts import ModelRepository, ModelServer
 from driftline.serving.server.metrics import ServerMetrics
+from driftline.serving.server.protocols.events import EventHandler
+from driftline.serving.server.protocols.grpc_v2 import EmbeddingServicer, RegisteredModel, TruthfulDataPlane, open_grpc
 from driftline.serving.server.routes import Routes
 from driftline.serving.server.service import EmbeddingService, TextModel
 from driftline.serving.server.settings import NO_PORT, ServerSettings

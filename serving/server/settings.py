@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from driftline.components.errors import UsageError
-from driftline.serving.broker.settings import KafkaSettings
+from driftline.serving.kafka.settings import KafkaSettings
 from driftline.serving.records.embeddings import VectorEncoding
 from driftline.serving.records.payloads import PayloadFormat
 

@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol
 
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
-from driftline.serving.broker.clients import brokers, open_producer
-from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.errors import PoisonError, UnavailableError
+from driftline.serving.kafka.client import brokers, open_producer
+from driftline.serving.kafka.settings import KafkaSettings
 from driftline.serving.records.record import Headers
 
 LOGGER: Final = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.errors import DriftlineError
+from driftline.components.errors import DriftlineError, one_line
 from driftline.serving.errors import PoisonError, UnavailableError
 
 _PROBE: Final = "a text like any other"
@@ -68,7 +68,7 @@ def _by_halves(
 ) -> list[NDArray[np.float32] | PoisonError]:
     if len(texts) == 1:
         _check(encoder, failure)  # a device may break at any time, and then no text is to blame
-        reason = " ".join(str(failure).split())[:200] or type(failure).__name__
+        reason = one_line(failure)
         return [PoisonError("model", f"text {texts[0][:_SHOWN]!r}: the model fails on it ({reason}); leave it out")]
     results: list[NDArray[np.float32] | PoisonError] = []
     middle = len(texts) // 2
@@ -90,7 +90,7 @@ def _tried(encoder: TextEncoder, texts: Sequence[str]) -> tuple[Sequence[NDArray
 def _check(encoder: TextEncoder, failure: BaseException) -> None:
     _, broken = _tried(encoder, [_PROBE])
     if broken is not None:
-        reason = " ".join(str(broken).split())[:200] or type(broken).__name__
+        reason = one_line(broken)
         raise UnavailableError(
             f"model: it fails on every text ({reason}); see to the device and the model, then start the worker again"
         ) from failure

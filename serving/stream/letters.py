@@ -13,11 +13,11 @@ from typing import Any, Final
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from driftline.components.errors import UsageError
-from driftline.serving.broker.clients import brokers, line, open_consumer, open_producer
-from driftline.serving.broker.reading import records_before
-from driftline.serving.broker.settings import KafkaSettings
+from driftline.components.errors import UsageError, one_line
 from driftline.serving.errors import UnavailableError
+from driftline.serving.kafka.client import brokers, open_consumer, open_producer
+from driftline.serving.kafka.reading import records_before
+from driftline.serving.kafka.settings import KafkaSettings
 from driftline.serving.records.provenance import DeadLetter, read_dead_letter, replay_headers
 from driftline.serving.records.record import Record, header
 from driftline.serving.stream.producing import produce
@@ -164,7 +164,7 @@ def replay_letters(
                     _send(producer, source, batch, _offsets(marks, waiting, ends), group)
                 result.sent += len(batch)
     except KafkaError as error:
-        raise UnavailableError(f"topic {topic}: {line(error)}; is another replay running?") from error
+        raise UnavailableError(f"topic {topic}: {one_line(error)}; is another replay running?") from error
     finally:
         if producer is not None:
             producer.close(timeout=5)
@@ -177,7 +177,7 @@ def _producer(kafka: KafkaSettings, group: str) -> Any:
         producer.init_transactions()
     except KafkaError as error:
         producer.close(timeout=0)
-        raise UnavailableError(f"transactions: {line(error)}; can the brokers do them?") from error
+        raise UnavailableError(f"transactions: {one_line(error)}; can the brokers do them?") from error
     return producer
 
 
@@ -265,7 +265,7 @@ def _letters_topic(kafka: KafkaSettings, topic: str, group: str) -> Generator[tu
         consumer.assign(partitions)  # not a member: the group only keeps the offsets
         yield consumer, partitions
     except KafkaError as error:
-        raise UnavailableError(f"topic {topic}: {line(error)}") from error
+        raise UnavailableError(f"topic {topic}: {one_line(error)}") from error
     finally:
         consumer.close()
 

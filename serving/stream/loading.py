@@ -9,8 +9,8 @@ from pathlib import Path
 from driftline.components.embedding.backfill.plan import with_settings
 from driftline.components.embedding.encoding.encoder import Encoder
 from driftline.components.embedding.encoding.models import open_model
-from driftline.components.embedding.encoding.profile import measured_tuning
 from driftline.components.embedding.encoding.settings import EncoderSettings
+from driftline.components.embedding.encoding.tuning.tunings import measured_tuning
 from driftline.serving.stream.encoding import Model
 
 

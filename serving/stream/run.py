@@ -12,10 +12,10 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from prometheus_client import CollectorRegistry
 
-from driftline.serving.broker.clients import open_consumer, open_producer
-from driftline.serving.broker.settings import KafkaSettings
-from driftline.serving.broker.topics import check_topics
 from driftline.serving.errors import UnavailableError
+from driftline.serving.kafka.client import open_consumer, open_producer
+from driftline.serving.kafka.settings import KafkaSettings
+from driftline.serving.kafka.topics import check_topics
 from driftline.serving.lifecycle import StopSignal
 from driftline.serving.stream.encoding import Model
 from driftline.serving.stream.metrics import StreamMetrics

@@ -12,7 +12,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from driftline.serving.broker.clients import line
+from driftline.components.errors import one_line
 from driftline.serving.errors import UnavailableError
 from driftline.serving.stream.producing import KnownSizes, is_fenced, is_too_large, produce
 from driftline.serving.stream.results import Result
@@ -140,7 +140,7 @@ class TransactionalSink:
                 producer.init_transactions()
             except KafkaError as error:
                 producer.close(timeout=0)
-                raise UnavailableError(f"transactions: {line(error)}; can the brokers do them?") from error
+                raise UnavailableError(f"transactions: {one_line(error)}; can the brokers do them?") from error
             self._producer = producer
         return self._producer
 
@@ -172,7 +172,7 @@ class TransactionalSink:
             return FencedError(
                 "transactions: another worker has the same instance-id and group; give each one an id of its own"
             )
-        return WriteError(line(error))
+        return WriteError(one_line(error))
 
 
 class CommittingSink:
@@ -210,7 +210,7 @@ class CommittingSink:
                         fitting[number] = self._alone(fitting[number])
         except (KafkaError, UnavailableError) as error:
             self.close()
-            raise WriteError(line(error)) from error
+            raise WriteError(one_line(error)) from error
         with self._lock:
             self._done.update(offsets)
         return Written(fitting, time.monotonic() - began_s, 0.0)

@@ -15,9 +15,10 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from driftline.serving.broker.clients import assigned, committed, line, open_admin, poll, record_of
-from driftline.serving.broker.settings import KafkaSettings
+from driftline.components.errors import one_line
 from driftline.serving.errors import UnavailableError
+from driftline.serving.kafka.client import assigned, committed, open_admin, poll, record_of
+from driftline.serving.kafka.settings import KafkaSettings
 from driftline.serving.records.record import Record
 from driftline.serving.stream.sinks import FencedError
 
@@ -59,10 +60,12 @@ class Source:
                 "consumer group: another worker has the same instance-id; give each one an id of its own"
             ) from error
         except RetriableError as error:
-            LOGGER.warning("topic %s: %s; trying again", self._topic, line(error))
+            LOGGER.warning("topic %s: %s; trying again", self._topic, one_line(error))
             return []
         except KafkaError as error:
-            raise UnavailableError(f"topic {self._topic}: {line(error)}; see to the broker and its rights") from error
+            raise UnavailableError(
+                f"topic {self._topic}: {one_line(error)}; see to the broker and its rights"
+            ) from error
         return [record_of(found) for records in polled.values() for found in records]
 
     def take_rebalanced(self) -> bool:
@@ -92,7 +95,7 @@ class Source:
             new = [at for at, offset in found.items() if offset is None]
             first = self._consumer.beginning_offsets(new, timeout_ms=_ANSWER_TIMEOUT_MS) if new else {}
         except KafkaError as error:
-            raise UnavailableError(f"topic {self._topic}: committed offsets: {line(error)}") from error
+            raise UnavailableError(f"topic {self._topic}: committed offsets: {one_line(error)}") from error
         known = {at: offset for at, offset in found.items() if offset is not None}
         offsets: dict[TopicPartition, int] = {**known, **first}
         for at, offset in offsets.items():
@@ -112,7 +115,7 @@ class Source:
         try:
             self._consumer.commit(kept, timeout_ms=_ANSWER_TIMEOUT_MS)
         except KafkaError as error:
-            raise UnavailableError(f"topic {self._topic}: commit: {line(error)}") from error
+            raise UnavailableError(f"topic {self._topic}: commit: {one_line(error)}") from error
 
     def pause(self, *, paused: bool) -> None:
         """Stop or go on to return records; the group is none the wiser."""
@@ -132,7 +135,7 @@ class Source:
         try:
             self._consumer.close(timeout_ms=_CLOSE_TIMEOUT_MS)
         except KafkaError as error:
-            LOGGER.warning("topic %s: leaving the group: %s", self._topic, line(error))
+            LOGGER.warning("topic %s: leaving the group: %s", self._topic, one_line(error))
 
 
 def leave_group(kafka: KafkaSettings, group: str, instance_id: str) -> None:
@@ -144,7 +147,7 @@ def leave_group(kafka: KafkaSettings, group: str, instance_id: str) -> None:
         finally:
             admin.close()
     except (KafkaError, UnavailableError) as error:
-        LOGGER.warning("group %s: leaving: %s; its partitions wait for the session to time out", group, line(error))
+        LOGGER.warning("group %s: leaving: %s; its partitions wait for the session to time out", group, one_line(error))
 
 
 class _Listener(ConsumerRebalanceListener):

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from prometheus_client import CollectorRegistry
 
-from driftline.serving.broker.settings import KafkaSettings
+from driftline.serving.kafka.settings import KafkaSettings
 from driftline.serving.monitor.alerts import Kind
 from driftline.serving.monitor.couriers import AlertsTopic
 from driftline.serving.monitor.in_process import InProcessMonitor, in_process_monitor

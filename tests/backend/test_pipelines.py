@@ -17,7 +17,7 @@ import yaml
 
 from driftline.components.drift_settings import DriftSettings
 from driftline.components.embedding.backfill.settings import BackfillSettings
-from driftline.components.storage.history import read_history
+from driftline.components.storage.objects.json_history import read_history
 from driftline.pipelines.compiled import compile_pipeline
 from driftline.pipelines.profile import Profile
 from driftline.pipelines.profile.cluster import SecretValue

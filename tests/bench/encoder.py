@@ -23,7 +23,7 @@ import harness
 import numpy as np
 import torch
 
-from driftline.pipelines.demo_data import fetch_model, fetch_texts
+from driftline.pipelines.demo.data import fetch_model, fetch_texts
 
 BENCH = Path(__file__).resolve().parent
 PEERS_PYTHON = BENCH.parents[1] / ".venv-peers" / "bin" / "python"

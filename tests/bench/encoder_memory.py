@@ -18,7 +18,7 @@ import harness
 from peers.worker import memory_mb
 
 from driftline.components.embedding.encoding.encoder import Encoder, EncoderSettings
-from driftline.pipelines.demo_data import fetch_model, fetch_texts
+from driftline.pipelines.demo.data import fetch_model, fetch_texts
 
 BENCH = Path(__file__).resolve().parent
 CHUNK = 4096

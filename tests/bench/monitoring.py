@@ -31,8 +31,8 @@ import harness
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from driftline.components.kernel.features import RandomFeatures
-from driftline.components.kernel.functions import Kernel
+from driftline.components.kernel.theory.families import Kernel
+from driftline.components.kernel.theory.random_features import RandomFeatures
 from driftline.components.mmd.online import OnlineDetector
 from driftline.components.mmd.online_reference import Calibration, OnlineSettings
 from driftline.components.sampling.identity import SampleIdentity

@@ -43,7 +43,7 @@ from driftline.components.mmd.calibration import calibrate
 from driftline.components.mmd.online import OnlineDetector
 from driftline.components.mmd.online_reference import Calibration, OnlineSettings
 from driftline.components.projection.pca import PCA, gather
-from driftline.components.storage.dataset import EmbeddingsDataset
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
 
 D = 32
 KINDS = ("ewma", "sliding")

@@ -34,7 +34,7 @@ import http_load
 import numpy as np
 
 from driftline.components.embedding.encoding.encoder import Encoder
-from driftline.pipelines.demo_data import fetch_model, fetch_texts
+from driftline.pipelines.demo.data import fetch_model, fetch_texts
 
 BENCH = Path(__file__).resolve().parent
 CONNECTIONS = 32

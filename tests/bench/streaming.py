@@ -31,8 +31,8 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from driftline.components.embedding.encoding.encoder import Encoder, EncoderSettings
-from driftline.pipelines.demo_broker import noida_broker
-from driftline.pipelines.demo_data import fetch_model, fetch_texts
+from driftline.pipelines.demo.broker import noida_broker
+from driftline.pipelines.demo.data import fetch_model, fetch_texts
 from driftline.serving.lifecycle import StopSignal
 from driftline.serving.stream.encoding import Model
 from driftline.serving.stream.incoming import incoming

@@ -29,12 +29,12 @@ from driftline.components.drift_settings import (
     parse_gamma,
 )
 from driftline.components.errors import UsageError
-from driftline.components.kernel.functions import KERNEL_NAMES, family
-from driftline.components.kernel.labellings import rank_of_threshold
+from driftline.components.kernel.theory.families import KERNEL_NAMES, family
+from driftline.components.kernel.theory.permutations import rank_of_threshold
 from driftline.components.mmd.search import combine
 from driftline.components.random_bits import MAX_SEED
 from driftline.components.sampling.component import sample
-from driftline.components.storage.values import read_value, write_value
+from driftline.components.storage.objects.values import read_value, write_value
 from driftline.pipelines.commands.drift import drift as command
 from driftline.pipelines.drift import drift_pipeline
 from driftline.pipelines.profile import LOCAL

@@ -20,7 +20,7 @@ from driftline.components.drift_settings import DriftSettings
 from driftline.components.mmd import two_sample_test
 from driftline.components.mmd.result import DriftResult
 from driftline.components.projection.pca import PCA, gather
-from driftline.components.storage.store import exists, join, list_files, read_bytes, read_json
+from driftline.components.storage.objects.store import exists, join, list_files, read_bytes, read_json
 from driftline.pipelines import cli
 from tests.support.command import (
     COMMAND,

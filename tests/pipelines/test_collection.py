@@ -26,7 +26,7 @@ from driftline.components.projection.component import fit, project
 from driftline.components.projection.pca import PCA, gather
 from driftline.components.projection.projected import Projection
 from driftline.components.sampling.component import sample
-from driftline.components.storage.values import read_value
+from driftline.components.storage.objects.values import read_value
 from driftline.pipelines.catalogue import COMPONENTS, PIPELINES
 from driftline.pipelines.compiled import compile_component, compile_pipeline
 from driftline.pipelines.profile import Profile

@@ -11,7 +11,7 @@ import pytest
 from driftline.components.errors import UsageError
 from driftline.components.mmd import two_sample_test
 from driftline.components.projection.pca import PCA, gather
-from driftline.components.storage.store import read_json
+from driftline.components.storage.objects.store import read_json
 from driftline.pipelines.catalogue import PIPELINES
 from driftline.pipelines.compiled import compile_pipeline
 from driftline.pipelines.profile import Profile

@@ -17,8 +17,8 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from driftline.components.mmd import two_sample_test
 from driftline.components.projection.pca import PCA, gather
-from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.store import read_json
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.objects.store import read_json
 from driftline.pipelines.examples import gated_drift, kernel_sums_alone, nightly
 from driftline.pipelines.examples.small_steps import tell_chat
 from driftline.pipelines.profile import Profile

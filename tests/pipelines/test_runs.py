@@ -13,7 +13,7 @@ from driftline.components.embedding.backfill.cutting import ROWS_PER_SHARD
 from driftline.components.embedding.backfill.settings import IN_PIPELINES, BackfillSettings
 from driftline.components.errors import StorageError, UsageError
 from driftline.components.mmd.result import DriftResult
-from driftline.components.storage.store import read_json
+from driftline.components.storage.objects.store import read_json
 from driftline.pipelines import runs
 from driftline.pipelines.compiled import compile_pipeline
 from driftline.pipelines.local import PipelineFailed

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from driftline.components.storage.store import join
+from driftline.components.storage.objects.store import join
 from tests.support.datasets import write_embeddings
 
 DIMENSION = 4

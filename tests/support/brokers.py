@@ -19,10 +19,10 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.errors import KafkaError
 
-from driftline.pipelines import demo_broker
-from driftline.pipelines.demo_broker import LocalBroker
-from driftline.serving.broker.clients import record_of
-from driftline.serving.broker.settings import KafkaSettings
+from driftline.pipelines.demo import broker as demo_broker
+from driftline.pipelines.demo.broker import LocalBroker
+from driftline.serving.kafka.client import record_of
+from driftline.serving.kafka.settings import KafkaSettings
 from driftline.serving.records.record import Headers, Record
 
 REAL_CLUSTER = os.environ.get("KAFKA_BOOTSTRAP", "")

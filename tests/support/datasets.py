@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from driftline.components.storage.dataset import write_manifest, write_shard
-from driftline.components.storage.manifest import Manifest
-from driftline.components.storage.store import join
+from driftline.components.storage.dataset.manifest import Manifest
+from driftline.components.storage.dataset.reader import write_manifest, write_shard
+from driftline.components.storage.objects.store import join
 
 
 def write_embeddings(

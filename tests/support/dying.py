@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from driftline.components.storage import gcs, local
+from driftline.components.storage.objects import gcs, local
 
 _WRITES = ("create", "remove", "remove_tree")
 

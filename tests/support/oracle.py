@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from driftline.components.kernel.functions import Kernel
-from driftline.components.kernel.labellings import Bins, labels
+from driftline.components.kernel.theory.families import Kernel
+from driftline.components.kernel.theory.permutations import Bins, labels
 
 # Of γ times the square of the distance, Euclidean or L1, or of γ times the inner product.
 _PROFILES = {

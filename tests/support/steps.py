@@ -15,7 +15,7 @@ from driftline.components.mmd import step as mmd
 from driftline.components.projection import step as projection
 from driftline.components.sampling import step as sampling
 from driftline.components.steps import LOGGER
-from driftline.components.storage.values import read_value, write_value
+from driftline.components.storage.objects.values import read_value, write_value
 from driftline.pipelines.local import PipelineFailed
 
 DEFAULTS: dict[str, Any] = {

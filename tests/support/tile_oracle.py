@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from driftline.components.kernel.functions import Kernel
+from driftline.components.kernel.theory.families import Kernel
 from tests.support.oracle import argument, profile
 
 

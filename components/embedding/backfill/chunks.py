@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from driftline.components.embedding.backfill.deduplication import Chunk
 from driftline.components.errors import StorageConflict, StorageError
-from driftline.components.storage import store
-from driftline.components.storage.store import FileInfo
+from driftline.components.storage.objects import store
+from driftline.components.storage.objects.store import FileInfo
 
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 

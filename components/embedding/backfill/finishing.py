@@ -16,9 +16,9 @@ from driftline.components.embedding.backfill.standing import manifest_place, rea
 from driftline.components.embedding.backfill.unique_ids import check_ids_once
 from driftline.components.errors import DataError, StorageConflict
 from driftline.components.steps import StepClock
-from driftline.components.storage import store
-from driftline.components.storage.dataset import EmbeddingsDataset, verify_shard, write_manifest
-from driftline.components.storage.manifest import Manifest, Shard
+from driftline.components.storage.dataset.manifest import Manifest, Shard
+from driftline.components.storage.dataset.reader import EmbeddingsDataset, verify_shard, write_manifest
+from driftline.components.storage.objects import store
 
 # Reading back waits on storage, decoding on the processor: a few shards at a time keep both busy.
 _VERIFIERS: Final = 4

@@ -20,10 +20,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError
-from driftline.components.storage.arrow_types import type_from_name, type_name
-from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.deletes import read_deletes
-from driftline.components.storage.texts import TextColumns, TextSelection, TextSource, read_texts, read_tombstones
+from driftline.components.storage.dataset.deletion_vectors import read_deletes
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.texts.arrow_types import type_from_name, type_name
+from driftline.components.storage.texts.reading import (
+    TextColumns,
+    TextSelection,
+    TextSource,
+    read_texts,
+    read_tombstones,
+)
 
 _ID_BYTES: Final = 16
 _TEXT_BYTES: Final = 8

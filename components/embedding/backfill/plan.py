@@ -24,10 +24,10 @@ from driftline.components.embedding.backfill.cutting import (
 )
 from driftline.components.embedding.backfill.settings import BackfillSettings, DType
 from driftline.components.embedding.encoding.settings import EncoderSettings
-from driftline.components.storage.arrow_types import type_from_name
-from driftline.components.storage.manifest import Manifest, Shard
-from driftline.components.storage.store import FileInfo, join
-from driftline.components.storage.texts import TextColumns, TextCounts, TextPiece, TextSelection, TextSource
+from driftline.components.storage.dataset.manifest import Manifest, Shard
+from driftline.components.storage.objects.store import FileInfo, join
+from driftline.components.storage.texts.arrow_types import type_from_name
+from driftline.components.storage.texts.reading import TextColumns, TextCounts, TextPiece, TextSelection, TextSource
 
 __all__ = [
     "BYTES_PER_SHARD",

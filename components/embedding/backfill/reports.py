@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from driftline.components.embedding.backfill.plan import BackfillPlan
-from driftline.components.storage.manifest import Manifest, Shard
+from driftline.components.storage.dataset.manifest import Manifest, Shard
 
 STATUS: Final = "Status"
 """The metric that says in a word what became of a run: its capital puts it before the others."""

@@ -16,11 +16,11 @@ from driftline.components.checks import MAX_TASKS, REFUSE, SKIP, filled, in_pipe
 from driftline.components.embedding.backfill.cutting import ROWS_PER_SHARD
 from driftline.components.embedding.encoding.settings import EncoderSettings, Precision, SegmentPooling
 from driftline.components.errors import UsageError
-from driftline.components.storage.manifest import DTYPES
-from driftline.components.storage.text_selection import parse_condition
-from driftline.components.storage.text_times import parse_time
-from driftline.components.storage.texts import TextColumns, TextSelection
-from driftline.components.storage.windows import parse_as_of, resolve_time
+from driftline.components.storage.dataset.manifest import DTYPES
+from driftline.components.storage.dataset.windows import parse_as_of, resolve_time
+from driftline.components.storage.texts.reading import TextColumns, TextSelection
+from driftline.components.storage.texts.selection import parse_condition
+from driftline.components.storage.texts.times import parse_time
 
 DType = Literal["float32", "float16"]
 
@@ -60,7 +60,7 @@ class BackfillSettings:
     Attributes:
         text_column: column that holds the texts.
         text_id_column: column that holds their ids.
-        text_where: conditions that must all hold, as of :mod:`driftline.components.storage.text_selection`.
+        text_where: conditions that must all hold, as of :mod:`driftline.components.storage.texts.selection`.
         text_strict: whether to refuse bad texts rather than to count them.
         window_since: take texts from this time on, absolute or relative to `window_as_of`; empty for all.
         window_until: take texts before this time; empty for all.

@@ -21,11 +21,11 @@ from driftline.components.embedding.backfill.shard_texts import ShardTexts
 from driftline.components.embedding.backfill.wanted import Wanted
 from driftline.components.embedding.encoding.encoder import Encoder
 from driftline.components.errors import DataError, StorageConflict
-from driftline.components.storage import store
-from driftline.components.storage.dataset import finished_shard, write_shard
-from driftline.components.storage.manifest import Shard
-from driftline.components.storage.store import FileInfo
-from driftline.components.storage.values import write_value
+from driftline.components.storage.dataset.manifest import Shard
+from driftline.components.storage.dataset.reader import finished_shard, write_shard
+from driftline.components.storage.objects import store
+from driftline.components.storage.objects.store import FileInfo
+from driftline.components.storage.objects.values import write_value
 
 
 class ShardEmbedding:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from driftline.components.embedding.backfill.plan import BackfillPlan, Slice
 from driftline.components.embedding.backfill.wanted import Wanted
 from driftline.components.errors import DataError
-from driftline.components.storage.texts import read_texts
+from driftline.components.storage.texts.reading import read_texts
 
 BATCH_ROWS: Final = 1024
 

@@ -6,10 +6,10 @@ from driftline.components.embedding.backfill.plan import BackfillPlan
 from driftline.components.embedding.backfill.reports import ShardReport
 from driftline.components.embedding.backfill.shard_embedding import record_place
 from driftline.components.errors import DataError
-from driftline.components.storage import store
-from driftline.components.storage.dataset import finished_shard, verify_shard
-from driftline.components.storage.manifest import MANIFEST_NAME, Manifest, Shard
-from driftline.components.storage.values import read_value
+from driftline.components.storage.dataset.manifest import MANIFEST_NAME, Manifest, Shard
+from driftline.components.storage.dataset.reader import finished_shard, verify_shard
+from driftline.components.storage.objects import store
+from driftline.components.storage.objects.values import read_value
 
 
 def read_manifest(uri: str) -> Manifest | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from driftline.components.embedding.backfill.cutting import ShardWork, Slice
 from driftline.components.errors import DAMAGED_ARCHIVE, DataError
-from driftline.components.storage.store import create, exists, read_bytes
+from driftline.components.storage.objects.store import create, exists, read_bytes
 
 
 class Wanted:

@@ -21,13 +21,13 @@ from transformers.utils import logging as transformers_logging
 
 from driftline.components.embedding.encoding.batches import cut_batches
 from driftline.components.embedding.encoding.devices import cpu_threads, settled_precision
-from driftline.components.embedding.encoding.engine import DTYPES, Prompted, open_engine
+from driftline.components.embedding.encoding.forward.engine import DTYPES, Prompted, open_engine
 from driftline.components.embedding.encoding.model_folder import check_model_folder, check_prompt
 from driftline.components.embedding.encoding.prepared import Encoding, Prepared
 from driftline.components.embedding.encoding.settings import EncoderSettings, Tuning
 from driftline.components.embedding.encoding.tokens import Tokens
 from driftline.components.embedding.encoding.weights import check_weights
-from driftline.components.errors import DataError, DriftlineError, UsageError
+from driftline.components.errors import DataError, DriftlineError, UsageError, one_line
 
 __all__ = ["Encoder", "EncoderSettings", "Encoding", "Tuning"]
 
@@ -136,7 +136,7 @@ class Encoder:
         except DriftlineError:
             raise
         except _LOAD_ERRORS as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise DataError(f"model {name}: could not be loaded ({reason}); fetch it again or save it anew") from error
 
     def tune(self, tuning: Tuning) -> None:

@@ -12,10 +12,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from driftline.components.embedding.encoding.model_folder import check_model_folder, content_revision
-from driftline.components.errors import DataError, StorageError
-from driftline.components.storage.cache import remembered
-from driftline.components.storage.location import is_gcs, normalised
-from driftline.components.storage.store import cached_folder, exists
+from driftline.components.errors import DataError, StorageError, one_line
+from driftline.components.storage.objects.cache import remembered
+from driftline.components.storage.objects.location import is_gcs, normalised
+from driftline.components.storage.objects.store import cached_folder, exists
 
 _WEIGHTS_AND_CONFIGURATION = ("*.safetensors", "*.json", "*.txt", "*.model")
 _REVISION = re.compile(r"sha256:[0-9a-f]{16}")
@@ -78,7 +78,7 @@ def _from_hub(model: str) -> Path:
     except HFValidationError as error:
         raise DataError(f"model {model}: there is no such folder, and it is no model's name either") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise StorageError(
             f"model {model}: there is no such folder, and it could not be fetched by that name ({reason}); "
             "give a folder or gs:// prefix that holds it"

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from driftline.components.mmd.report import effect, formats, verdict
-from driftline.components.mmd.report.kernels import GAMMA, family_name
+from driftline.components.mmd.report.figures.kernels import GAMMA, family_name
 from driftline.components.mmd.result import DriftResult
 from driftline.components.sampling.identity import SampleIdentity
 

@@ -14,15 +14,15 @@ from markupsafe import Markup
 
 from driftline.components.mmd.report import effect, formats, verdict
 from driftline.components.mmd.report.data import HistoryPoint, ReportData
-from driftline.components.mmd.report.glyphs import KEYS
-from driftline.components.mmd.report.histogram import permutation_histogram
-from driftline.components.mmd.report.kernels import GAMMA, combination_in_words, family_name, kernel_table
+from driftline.components.mmd.report.figures.glyphs import KEYS
+from driftline.components.mmd.report.figures.histogram import permutation_histogram
+from driftline.components.mmd.report.figures.kernels import GAMMA, combination_in_words, family_name, kernel_table
+from driftline.components.mmd.report.figures.scatter import sample_scatter
+from driftline.components.mmd.report.figures.svg import element
+from driftline.components.mmd.report.figures.trend import mmd2_trend, told_trend
+from driftline.components.mmd.report.figures.variance import variance_bars
 from driftline.components.mmd.report.key_figures import compared_figures, key_figures, quantity
 from driftline.components.mmd.report.page import style, template
-from driftline.components.mmd.report.scatter import sample_scatter
-from driftline.components.mmd.report.svg import element
-from driftline.components.mmd.report.trend import mmd2_trend, told_trend
-from driftline.components.mmd.report.variance import variance_bars
 from driftline.components.mmd.result import DriftResult, MovedText
 
 __all__ = ["HistoryPoint", "ReportData", "render_report"]

@@ -13,9 +13,9 @@ import numpy as np
 from driftline.components.embedding import step
 from driftline.components.embedding.backfill.plan import BackfillPlan
 from driftline.components.embedding.step import TaskReport
-from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.store import list_files, read_bytes
-from driftline.components.storage.values import read_value
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.objects.store import list_files, read_bytes
+from driftline.components.storage.objects.values import read_value
 from tests.components.embedding.tiny_models import SCRIPTS
 
 TEXTS = [f"{script} {number}" for number in range(2) for script in SCRIPTS][:11]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from driftline.components.storage.store import join
+from driftline.components.storage.objects.store import join
 from tests.components.embedding.backfills import contents
 from tests.components.embedding.driven import DrivenBackfill, task_driver
 from tests.components.embedding.tiny_models import SCRIPTS

@@ -14,14 +14,14 @@ from driftline.components.embedding.backfill.plan import ROWS_PER_SHARD, Backfil
 from driftline.components.embedding.encoding.devices import best_device, device_name
 from driftline.components.embedding.encoding.encoder import Encoder
 from driftline.components.embedding.encoding.model_folder import content_revision
-from driftline.components.embedding.encoding.profile import EncoderProfile, ProfileEntry, write_profile
 from driftline.components.embedding.encoding.settings import Tuning
+from driftline.components.embedding.encoding.tuning.tunings import EncoderProfile, ProfileEntry, write_profile
 from driftline.components.embedding.step import TaskReport
 from driftline.components.errors import DataError, DriftlineError, StorageError, UsageError
-from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.manifest import Manifest
-from driftline.components.storage.store import exists, join, list_files, read_json, remove, write_bytes
-from driftline.components.storage.values import read_value
+from driftline.components.storage.dataset.manifest import Manifest
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.objects.store import exists, join, list_files, read_json, remove, write_bytes
+from driftline.components.storage.objects.values import read_value
 from tests.components.embedding.backfills import TEXTS, Backfill, contents, one_line, rows
 from tests.components.embedding.tiny_models import by_hand
 from tests.support.datasets import write_texts

@@ -11,7 +11,7 @@ import pytest
 
 from driftline.components.embedding.step import TaskReport
 from driftline.components.errors import DataError
-from driftline.components.storage.dataset import EmbeddingsDataset
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
 from tests.components.embedding.backfills import Backfill, contents, one_line, rows
 from tests.components.embedding.tiny_models import SCRIPTS, by_hand
 from tests.support.datasets import write_texts

@@ -20,10 +20,10 @@ from driftline.components.embedding.backfill.row_progress import RowProgress
 from driftline.components.embedding.encoding.encoder import Encoder, Encoding
 from driftline.components.errors import DataError, StorageError
 from driftline.components.steps import StepClock
-from driftline.components.storage import local
-from driftline.components.storage.dataset import EmbeddingsDataset, write_shard
-from driftline.components.storage.store import list_files
-from driftline.components.storage.values import read_value, write_value
+from driftline.components.storage.dataset.reader import EmbeddingsDataset, write_shard
+from driftline.components.storage.objects import local
+from driftline.components.storage.objects.store import list_files
+from driftline.components.storage.objects.values import read_value, write_value
 from tests.components.embedding.backfills import TEXTS, Backfill, contents, one_line
 from tests.support.datasets import write_texts
 

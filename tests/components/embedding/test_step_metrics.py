@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from driftline.components.embedding.backfill.plan import BackfillPlan, Previous
 from driftline.components.embedding.backfill.reports import Encoded, ShardReport, TaskReport, counted, metrics
 from driftline.components.embedding.backfill.settings import BackfillSettings
-from driftline.components.storage.manifest import Manifest, Shard
-from driftline.components.storage.store import FileInfo, read_json
-from driftline.components.storage.texts import TextCounts, TextSelection, TextSource
+from driftline.components.storage.dataset.manifest import Manifest, Shard
+from driftline.components.storage.objects.store import FileInfo, read_json
+from driftline.components.storage.texts.reading import TextCounts, TextSelection, TextSource
 from tests.components.embedding.backfills import TEXTS, Backfill
 from tests.support.datasets import write_texts
 from tests.support.kfp_local import run_locally

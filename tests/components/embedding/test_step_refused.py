@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftline.components.embedding import step
-from driftline.components.embedding.encoding.profile import EncoderProfile, write_profile
+from driftline.components.embedding.encoding.tuning.tunings import EncoderProfile, write_profile
 from driftline.components.errors import DataError, DriftlineError, StorageError, UsageError
-from driftline.components.storage.store import join, list_files, write_bytes
+from driftline.components.storage.objects.store import join, list_files, write_bytes
+from tests.components.embedding.backfill.test_settings import REFUSED
 from tests.components.embedding.backfills import TEXTS, Backfill, one_line
-from tests.components.embedding.test_settings import REFUSED
 from tests.support.command import listing
 from tests.support.datasets import write_texts
 

@@ -10,7 +10,7 @@ import pytest
 
 from driftline.components.embedding.encoding.encoder import Encoder, Encoding
 from driftline.components.errors import DataError, UsageError
-from driftline.components.storage.dataset import EmbeddingsDataset
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
 from tests.components.embedding.backfills import TEXTS, Backfill, one_line, rows
 from tests.components.embedding.tiny_models import by_hand
 from tests.support.datasets import write_texts

@@ -15,9 +15,9 @@ from driftline.components.embedding.backfill.plan import BackfillPlan
 from driftline.components.embedding.encoding.encoder import Encoder
 from driftline.components.errors import DataError, UsageError
 from driftline.components.steps import Skipped
-from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.store import exists, join, read_bytes, read_json, write_bytes
-from driftline.components.storage.values import read_value
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.objects.store import exists, join, read_bytes, read_json, write_bytes
+from driftline.components.storage.objects.values import read_value
 from tests.components.embedding.backfills import TEXTS, Backfill, contents, one_line, rows
 from tests.support.command import listing
 from tests.support.datasets import write_texts

@@ -13,9 +13,9 @@ import pytest
 from driftline.components.embedding.backfill import deduplication, shard_embedding
 from driftline.components.embedding.encoding.encoder import Encoder, Encoding
 from driftline.components.errors import DataError
-from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.manifest import Shard
-from driftline.components.storage.store import exists, join, list_files
+from driftline.components.storage.dataset.manifest import Shard
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.objects.store import exists, join, list_files
 from tests.components.embedding.backfills import Backfill, contents, one_line, rows
 from tests.components.embedding.driven import DrivenBackfill, task_driver
 from tests.components.embedding.tiny_models import SCRIPTS, by_hand

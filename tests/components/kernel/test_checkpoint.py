@@ -14,9 +14,9 @@ import pytest
 from driftline.components.errors import DataError, StorageError
 from driftline.components.kernel import checkpoint, step
 from driftline.components.kernel.checkpoint import finished_sums
-from driftline.components.kernel.feature_sums import FeatureSums
 from driftline.components.kernel.tasks import KernelPlan
-from driftline.components.storage.values import read_value
+from driftline.components.kernel.tiles.feature_sums import FeatureSums
+from driftline.components.storage.objects.values import read_value
 from tests.components.kernel.test_step import plan, write_projected
 
 METHODS = ["exact", "features"]
@@ -84,8 +84,8 @@ def test_a_finished_task_is_not_done_again(tmp_path, monkeypatch, method):
     def fail(*_, **__):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("driftline.components.kernel.tiler.Tiler.sums", fail)
-    monkeypatch.setattr("driftline.components.kernel.feature_sums._bin_sums", fail)
+    monkeypatch.setattr("driftline.components.kernel.tiles.device.Tiler.sums", fail)
+    monkeypatch.setattr("driftline.components.kernel.tiles.feature_sums._bin_sums", fail)
     assert summed(spec) == whole
 
 

@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError, DriftlineError, UsageError
-from driftline.components.kernel.features import RandomFeatures
-from driftline.components.kernel.functions import Kernel
+from driftline.components.kernel.theory.families import Kernel
+from driftline.components.kernel.theory.random_features import RandomFeatures
 from driftline.components.mmd.calibration import RunLengths, calibrate, count_alarms, simulate_scores
 from driftline.components.mmd.online import OnlineDetector
 from driftline.components.mmd.online_reference import Calibration, OnlineSettings

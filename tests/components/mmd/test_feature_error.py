@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, t
 
-from driftline.components.kernel.features import RandomFeatures
-from driftline.components.kernel.functions import KERNEL_NAMES, Kernel, family
+from driftline.components.kernel.theory.families import KERNEL_NAMES, Kernel, family
+from driftline.components.kernel.theory.random_features import RandomFeatures
 from driftline.components.mmd.feature_error import approximation_error, student_quantile
 from tests.support import oracle
 

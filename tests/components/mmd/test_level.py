@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import binom
 
 from driftline.components.drift_settings import COMBINATIONS
-from driftline.components.kernel.engine import array_blocks, sum_tiles
 from driftline.components.kernel.spec import settle
-from driftline.components.kernel.sums import combine as combine_sums
+from driftline.components.kernel.tiles.engine import array_blocks, sum_tiles
+from driftline.components.kernel.tiles.sums import combine as combine_sums
 from driftline.components.mmd import two_sample_test
 from driftline.components.mmd.search import combine, own_p_values
 from driftline.components.mmd.statistic import statistics

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError, UsageError
-from driftline.components.kernel.features import RandomFeatures
-from driftline.components.kernel.functions import Kernel
+from driftline.components.kernel.theory.families import Kernel
+from driftline.components.kernel.theory.random_features import RandomFeatures
 from driftline.components.mmd.online import OnlineDetector
 from driftline.components.mmd.online_reference import Calibration, OnlineSettings
 

@@ -17,8 +17,8 @@ import pytest
 
 from driftline.components.errors import StorageError
 from driftline.components.mmd.step import Reported
-from driftline.components.storage.history import read_history
-from driftline.components.storage.store import join, list_files, read_bytes, read_json, write_bytes
+from driftline.components.storage.objects.json_history import read_history
+from driftline.components.storage.objects.store import join, list_files, read_bytes, read_json, write_bytes
 from tests.support.datasets import write_embeddings
 from tests.support.steps import report, run_to_report, with_run
 

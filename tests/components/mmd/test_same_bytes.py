@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from driftline.components.storage.store import read_json
+from driftline.components.storage.objects.store import read_json
 from tests.support.datasets import write_embeddings
 from tests.support.steps import run_steps
 

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from driftline.components.kernel.feature_sums import FeatureSums
-from driftline.components.kernel.features import RandomFeatures
-from driftline.components.kernel.functions import Kernel
-from driftline.components.kernel.labellings import Bins, LabelPanels, labels
-from driftline.components.kernel.plan import BlockGrid
-from driftline.components.kernel.sums import KernelSums
+from driftline.components.kernel.theory.families import Kernel
+from driftline.components.kernel.theory.permutations import Bins, LabelPanels, labels
+from driftline.components.kernel.theory.random_features import RandomFeatures
+from driftline.components.kernel.tiles.feature_sums import FeatureSums
+from driftline.components.kernel.tiles.grid import BlockGrid
+from driftline.components.kernel.tiles.sums import KernelSums
 from driftline.components.mmd.statistic import decide, feature_statistics, mmd2_unbiased, statistics, witness
 from tests.support import oracle
 

@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from driftline.components.errors import DataError
-from driftline.components.kernel.plan import BlockGrid
-from driftline.components.kernel.sums import PartialSums
 from driftline.components.kernel.tasks import KernelPlan, read_task_sums, write_task_sums
+from driftline.components.kernel.tiles.grid import BlockGrid
+from driftline.components.kernel.tiles.sums import PartialSums
 from driftline.components.mmd import component, step, two_sample_test
-from driftline.components.mmd.figures import figures
 from driftline.components.mmd.result import DriftResult
+from driftline.components.mmd.run_metrics import figures
 from driftline.components.mmd.step import MOVED_TEXTS, Judged, extremes
 from driftline.components.projection.pca import PCA, gather
 from driftline.components.random_bits import mixed_order
-from driftline.components.storage.history import read_history
-from driftline.components.storage.store import read_json
-from driftline.components.storage.values import read_value
+from driftline.components.storage.objects.json_history import read_history
+from driftline.components.storage.objects.store import read_json
+from driftline.components.storage.objects.values import read_value
 from tests.support import oracle
 from tests.support.command import listing
 from tests.support.datasets import write_embeddings

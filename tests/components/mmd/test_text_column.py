@@ -11,8 +11,8 @@ import pytest
 
 from driftline.components.errors import UsageError
 from driftline.components.mmd.result import DriftResult, MovedText
-from driftline.components.storage.history import read_history
-from driftline.components.storage.store import read_json
+from driftline.components.storage.objects.json_history import read_history
+from driftline.components.storage.objects.store import read_json
 from tests.components.mmd.report.samples import make_data
 from tests.support.command import listing
 from tests.support.datasets import write_embeddings

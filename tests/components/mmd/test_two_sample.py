@@ -7,7 +7,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 
 from driftline.components.drift_settings import COMBINATIONS
 from driftline.components.errors import DataError, UsageError
-from driftline.components.kernel.functions import KERNEL_NAMES, Kernel
+from driftline.components.kernel.theory.families import KERNEL_NAMES, Kernel
 from driftline.components.mmd import two_sample_test
 from driftline.components.mmd.cross import cross_test
 from driftline.components.mmd.search import combine

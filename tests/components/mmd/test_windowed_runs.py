@@ -15,8 +15,8 @@ from driftline.components.mmd import step
 from driftline.components.mmd.report.data import ReportData
 from driftline.components.mmd.result import DriftResult, FoundWindow, SkippedResult
 from driftline.components.mmd.step import Reported, Verdict
-from driftline.components.storage.history import read_history
-from driftline.components.storage.store import exists, join, list_files, read_bytes, read_json
+from driftline.components.storage.objects.json_history import read_history
+from driftline.components.storage.objects.store import exists, join, list_files, read_bytes, read_json
 from tests.support.archives import write_days
 from tests.support.command import listing
 from tests.support.steps import report, run_steps, run_to_report

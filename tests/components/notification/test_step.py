@@ -20,7 +20,7 @@ from driftline.components.notification.sending import TOKEN, NotSentError
 from driftline.components.notification.step import URL_VARIABLE, DriftFound, event_of
 from driftline.components.notification.step import fail_on_drift as fail_step
 from driftline.components.notification.step import notify as notify_step
-from driftline.components.storage.store import write_json
+from driftline.components.storage.objects.store import write_json
 from tests.components.mmd.report.samples import CURRENT_TEXTS, REFERENCE_TEXTS, make_data, make_skipped
 from tests.components.notification.receiver import answer, dies, receiving
 from tests.support.pod import run_pod

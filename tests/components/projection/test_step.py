@@ -14,8 +14,8 @@ from driftline.components.random_bits import mixed_order
 from driftline.components.sampling import pooled
 from driftline.components.sampling import step as sampling
 from driftline.components.sampling.pooled import PooledSample
-from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.values import read_value
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.objects.values import read_value
 from tests.support.datasets import write_embeddings
 
 N, M, D = 90, 70, 6

@@ -14,7 +14,7 @@ from driftline.components.errors import DataError
 from driftline.components.random_bits import SAMPLE_CURRENT, SAMPLE_REFERENCE, choose_rows
 from driftline.components.sampling.identity import Run, SampleIdentity
 from driftline.components.sampling.pooled import BATCH_ROWS, PooledSample, pair
-from driftline.components.storage.dataset import EmbeddingsDataset
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
 from tests.support.datasets import write_embeddings
 
 N, M, D = 37, 23, 3

@@ -14,8 +14,8 @@ from driftline.components.errors import DataError, StorageError, UsageError
 from driftline.components.sampling import step
 from driftline.components.sampling.pooled import PooledSample
 from driftline.components.steps import Skipped
-from driftline.components.storage.store import exists, join, list_files, write_bytes
-from driftline.components.storage.values import read_value
+from driftline.components.storage.objects.store import exists, join, list_files, write_bytes
+from driftline.components.storage.objects.values import read_value
 from tests.components.test_drift_settings import REFUSED, UI_LETTERS, shown
 from tests.support.command import listing
 from tests.support.datasets import write_embeddings

@@ -11,8 +11,8 @@ import pytest
 from driftline.components.errors import DataError
 from driftline.components.sampling import step
 from driftline.components.sampling.pooled import PooledSample
-from driftline.components.storage.store import join
-from driftline.components.storage.values import read_value
+from driftline.components.storage.objects.store import join
+from driftline.components.storage.objects.values import read_value
 from tests.support.datasets import write_embeddings
 
 

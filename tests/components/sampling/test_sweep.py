@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from driftline.components.storage.outputs import WORK_KEPT
-from driftline.components.storage.store import join, list_folders, read_json
+from driftline.components.storage.dataset.outputs import WORK_KEPT
+from driftline.components.storage.objects.store import join, list_folders, read_json
 from tests.support.archives import write_days
 from tests.support.command import listing
 from tests.support.steps import run_steps, run_to_report
@@ -117,6 +117,6 @@ def test_on_gs_old_work_goes(
     out = join(gcs_bucket, "out")
     fail_after_project(tmp_path / "failed", windows, out, monkeypatch)
     # An object's time is the service's: the limit moves instead.
-    monkeypatch.setattr("driftline.components.storage.outputs.WORK_KEPT", timedelta(days=-1))
+    monkeypatch.setattr("driftline.components.storage.dataset.outputs.WORK_KEPT", timedelta(days=-1))
     run_steps(tmp_path / "next", *windows, out, pca_components=2, window_as_of=AS_OF)
     assert list_folders(join(out, "work")) == []

@@ -17,8 +17,8 @@ from driftline.components.errors import DataError, DriftlineError, UsageError
 from driftline.components.sampling import step
 from driftline.components.sampling.pooled import PooledSample
 from driftline.components.steps import Skipped
-from driftline.components.storage.store import exists, join, read_bytes
-from driftline.components.storage.values import read_value
+from driftline.components.storage.objects.store import exists, join, read_bytes
+from driftline.components.storage.objects.values import read_value
 from tests.support.archives import write_days
 
 DAYS = {f"2026-11-{day}": 5 + day % 3 for day in range(20, 31)}

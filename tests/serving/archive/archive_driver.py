@@ -19,7 +19,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from driftline.components.storage.values import read_value, write_value
+from driftline.components.storage.objects.values import read_value, write_value
 from driftline.serving.archive.partition import PartitionArchive
 from driftline.serving.archive.state import PartitionState
 from tests.serving.archive.archived import busy_log, driven, settings_of

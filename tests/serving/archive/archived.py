@@ -14,9 +14,9 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from driftline.components.storage import store
-from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.partitions import dataset_folders
+from driftline.components.storage.dataset.partitions import dataset_folders
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.objects import store
 from driftline.serving.archive.layout import model_folder, place_of
 from driftline.serving.archive.metrics import ArchiveMetrics
 from driftline.serving.archive.settings import ArchiveSettings, FileLimits, TidyRules

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from driftline.components.errors import UsageError
 from driftline.serving.archive import run
 from driftline.serving.archive.settings import MEBIBYTE, ArchiveSettings, FileLimits, TidyRules
-from driftline.serving.broker.settings import KafkaSettings
 from driftline.serving.commands.archive import archive
 from driftline.serving.commands.group import command
+from driftline.serving.kafka.settings import KafkaSettings
 
 KAFKA = ["--bootstrap-servers", "a:1,b:2"]
 

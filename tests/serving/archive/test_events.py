@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from driftline.components.errors import UsageError
-from driftline.components.storage.manifest import check_shard_name
+from driftline.components.storage.dataset.manifest import check_shard_name
 from driftline.serving.archive.events import FUTURE_MS, Row, Tombstone, read_event
 from driftline.serving.archive.layout import FileName, hour_end_ms, is_datable, model_folder, model_of, place_of
 from driftline.serving.archive.settings import ArchiveSettings, FileLimits, TidyRules

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from driftline.components.storage.store import join
+from driftline.components.storage.objects.store import join
 from tests.serving.archive.archived import archived, busy_log, expected, files_of, named_files, offsets_of
 
 LOGGER = logging.getLogger(__name__)

@@ -16,10 +16,10 @@ import pytest
 from driftline.components.errors import DataError, StorageError, UsageError
 from driftline.components.sampling import step
 from driftline.components.sampling.pooled import PooledSample
-from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.local import LocalStore
-from driftline.components.storage.store import ANY, Over, join
-from driftline.components.storage.values import read_value
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.objects.local import LocalStore
+from driftline.components.storage.objects.store import ANY, Over, join
+from driftline.components.storage.objects.values import read_value
 from driftline.serving.archive.layout import model_folder
 from driftline.serving.archive.worker import index_folder
 from driftline.serving.lifecycle import StopSignal

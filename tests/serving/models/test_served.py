@@ -16,10 +16,10 @@ from driftline.components.embedding.backfill.plan import with_settings
 from driftline.components.embedding.encoding.devices import best_device, device_name
 from driftline.components.embedding.encoding.encoder import Encoder, EncoderSettings
 from driftline.components.embedding.encoding.models import open_model
-from driftline.components.embedding.encoding.profile import EncoderProfile, ProfileEntry, write_profile
 from driftline.components.embedding.encoding.settings import Tuning
+from driftline.components.embedding.encoding.tuning.tunings import EncoderProfile, ProfileEntry, write_profile
 from driftline.components.errors import DataError, UsageError
-from driftline.components.storage.store import join, write_bytes
+from driftline.components.storage.objects.store import join, write_bytes
 from driftline.serving.errors import UnavailableError
 from driftline.serving.models.host import ServedModels
 from driftline.serving.models.served import ServedModel

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from driftline.components.storage import store
+from driftline.components.storage.objects import store
 from driftline.serving.monitor.baseline import Baseline, stored_baseline
 from driftline.serving.monitor.metrics import MonitorMetrics
 from driftline.serving.monitor.monitor import Monitor

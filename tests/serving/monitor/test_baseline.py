@@ -17,9 +17,9 @@ from driftline.components.mmd.online_reference import OnlineSettings
 from driftline.components.projection.pca import PCA, Moments
 from driftline.components.projection.projected import Projection
 from driftline.components.random_bits import SAMPLE_REFERENCE, choose_rows
-from driftline.components.storage import store
-from driftline.components.storage.dataset import EmbeddingsDataset
-from driftline.components.storage.values import write_value
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.objects import store
+from driftline.components.storage.objects.values import write_value
 from driftline.serving.monitor.baseline import Baseline, stored_baseline
 from driftline.serving.monitor.settings import ReferenceSettings
 from tests.serving.monitor.conftest import Bench

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from driftline.components.errors import StorageError
 from driftline.components.mmd.online import OnlineDetector
-from driftline.components.storage import store
+from driftline.components.storage.objects import store
 from driftline.serving.errors import UnavailableError
 from driftline.serving.monitor.alerts import binary_event, iso_time
 from driftline.serving.monitor.monitor import Monitor

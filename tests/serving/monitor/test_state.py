@@ -8,7 +8,7 @@ import pytest
 
 from driftline.components.errors import DataError
 from driftline.components.mmd.online_reference import pack, unpack
-from driftline.components.storage import store
+from driftline.components.storage.objects import store
 from driftline.serving.errors import UnavailableError
 from driftline.serving.monitor.alerts import Delivery
 from driftline.serving.monitor.state import MonitorState, StateFile

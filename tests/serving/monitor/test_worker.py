@@ -23,7 +23,7 @@ from kafka import KafkaProducer
 from numpy.typing import NDArray
 
 from driftline.components.errors import DriftlineError, UsageError
-from driftline.components.storage import store
+from driftline.components.storage.objects import store
 from driftline.serving.errors import UnavailableError
 from driftline.serving.lifecycle import StopSignal
 from driftline.serving.monitor import worker

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from driftline.pipelines.demo_broker import LocalBroker
+from driftline.pipelines.demo.broker import LocalBroker
 from driftline.serving.stream.settings import BatchLimits, BufferLimits
 from tests.components.embedding.tiny_models import save_model
 from tests.serving.stream.ledger import Ledger, Traffic

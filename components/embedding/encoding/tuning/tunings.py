@@ -1,0 +1,116 @@
+"""Profiles: the tuning that was measured to be the fastest, by machine, model and precision; a JSON file."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Final
+
+from driftline.components.embedding.encoding.devices import best_device, device_name, settled_precision
+from driftline.components.embedding.encoding.settings import Tuning
+from driftline.components.errors import UsageError
+from driftline.components.storage.objects.store import exists
+from driftline.components.storage.objects.values import read_value, write_value
+
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileEntry:
+    """What was measured best for one model on one kind of machine.
+
+    Attributes:
+        device: name of the processor or GPU, see :func:`.devices.device_name`.
+        revision: identity of the model's content.
+        precision: number type of the forward pass.
+        tuning: the fastest.
+        texts_per_second: its rate.
+        tokens_per_second: its rate, padding not counted.
+    """
+
+    device: str
+    revision: str
+    precision: str
+    tuning: Tuning
+    texts_per_second: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderProfile:
+    """Entries of a profile file, one for each device, model and precision.
+
+    Attributes:
+        version: of the format.
+        entries: what was measured.
+    """
+
+    version: int = VERSION
+    entries: tuple[ProfileEntry, ...] = ()
+
+    def tuning(self, device: str, revision: str, precision: str) -> Tuning | None:
+        """Return the tuning measured for this device, model and precision, or None."""
+        for entry in self.entries:
+            if (entry.device, entry.revision, entry.precision) == (device, revision, precision):
+                return entry.tuning
+        return None
+
+    def with_entry(self, new: ProfileEntry) -> EncoderProfile:
+        """Return the profile with an entry added, in place of the one that it supersedes."""
+        key = (new.device, new.revision, new.precision)
+        others = [entry for entry in self.entries if (entry.device, entry.revision, entry.precision) != key]
+        return dataclasses.replace(self, entries=(*others, new))
+
+
+def read_profile(uri: str) -> EncoderProfile:
+    """Read a profile; an empty one where there is no file.
+
+    Raises:
+        DataError: the file is no profile.
+        StorageError: it cannot be read.
+    """
+    return read_value(uri, EncoderProfile) if exists(uri) else EncoderProfile()
+
+
+def write_profile(uri: str, profile: EncoderProfile) -> None:
+    """Write a profile, whole or not at all.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    write_value(uri, profile)
+
+
+def check_profile(uri: str) -> None:
+    """Refuse a profile that is asked for and cannot be read; an empty name is none.
+
+    Raises:
+        UsageError: there is no such file.
+        DataError: the file is no profile.
+        StorageError: it cannot be read.
+    """
+    if uri and not exists(uri):
+        raise UsageError(
+            f"profile: there is no file {uri}; give what `driftline bench encode --profile` wrote, or leave it out"
+        )
+    if uri:
+        read_profile(uri)
+
+
+def measured_tuning(uri: str, revision: str, precision: str) -> Tuning:
+    """Return what a profile says for this machine, or the defaults where it says nothing.
+
+    Args:
+        uri: the profile; empty for none.
+        revision: identity of the model's content.
+        precision: as asked for; auto is what the device's default is.
+
+    Raises:
+        DataError: the file is no profile.
+        StorageError: it cannot be read.
+    """
+    if not uri:
+        return Tuning()
+    device = best_device()
+    found = read_profile(uri).tuning(device_name(device), revision, settled_precision(precision, device))
+    return found or Tuning()

@@ -1,0 +1,1 @@
+"""The report's figures, as inline SVG without scripts."""

@@ -1,0 +1,1 @@
+"""Embeddings datasets: written, read, checked and described; their partitions and windows."""

@@ -1,0 +1,1 @@
+"""One door to files and objects: opened, created, listed and removed, whether local or gs://."""
