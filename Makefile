@@ -15,11 +15,17 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The environment is made once, and again when the locked versions change. The package is installed anew when a source
-# file comes or goes: a strict editable install links files one by one.
-$(VENV)/.locked: requirements.lock
+# The environment is made once, and again when a lock changes: nothing enters it whose SHA-256 is not in one. The CUDA
+# libraries are installed where torch's build asks for them, as it does on Linux. The package is installed anew when a
+# source file comes or goes: a strict editable install links files one by one.
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+LOCKED := $(PIP) install --require-hashes --no-deps --no-build-isolation --use-pep517
+$(VENV)/.locked: images/build.lock requirements.lock requirements-cuda.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(LOCKED) -r images/build.lock
+	$(LOCKED) -r requirements.lock
+	$(PIP) check >/dev/null || $(LOCKED) -r requirements-cuda.lock
+	$(PIP) check
 	touch $@
 
 $(VENV)/.sources: FORCE

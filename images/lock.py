@@ -1,4 +1,4 @@
-"""Makes the locks again: `requirements.lock`, `images/build.lock` and each image's `requirements.lock`.
+"""Makes the locks again: `requirements.lock` and `requirements-cuda.lock`, `.ci/oldest-kfp.lock`, and the images'.
 
 Run it as `make lock`, on Linux x86-64 with Python 3.11. It reads `pyproject.toml` (the extras, the `dev`
 dependency group and the build's requirements), lets pip resolve them against PyPI without installing
@@ -6,7 +6,8 @@ anything, and writes what pip chose.
 
 * The images' locks hold one SHA-256 a package: that of the wheel for CPython 3.11 on Linux x86-64 with
   glibc 2.28 or later or, for the few that PyPI has no wheel of, of the source archive.
-* The root lock holds versions alone, and leaves torch's CUDA libraries out (see `CUDA_PREFIXES`).
+* The others are for any machine: they hold the SHA-256 of each of a version's files that CPython 3.11 can use on
+  Linux (x86-64, ARM) or macOS. torch's CUDA libraries are a file of their own (see `CUDA_PREFIXES`).
 
 A lock that exists is kept: its versions are handed to pip as constraints, so that only what pyproject.toml
 changed moves. `--upgrade` starts afresh. The root lock is made first and binds the images' locks, so that
@@ -26,12 +27,22 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.tags import Tag
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = logging.getLogger("lock")
@@ -42,8 +53,8 @@ PINS = (
     "kfp==2.17.0",  # what compiles the pipelines also runs their steps
 )
 
-# torch's CUDA build asks for these; its CPU build does not. One root lock serves both, so they are left out
-# of it, and on a machine where pip picks the CUDA build its own metadata pins them.
+# torch's build for Linux asks for these, that for macOS does not: they have a lock of their own, which `make` installs
+# where the installed torch asks for them.
 CUDA_PREFIXES = ("nvidia-", "cuda-", "triton")
 
 # pip picks the first of these that a package has; each runs on glibc 2.28 or later (Debian 10, RHEL 8).
@@ -51,6 +62,8 @@ PLATFORMS = (
     *(f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)),
     *("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"),
 )
+
+OLDEST_KFP = ("kfp==2.14.6", "kfp-kubernetes==2.14.6", "pydantic", "google-crc32c")
 
 # What pip would add to PyPI; a name dropped here cannot end in a lock.
 DROPPED_SETTINGS = (
@@ -62,13 +75,10 @@ DROPPED_SETTINGS = (
     "PIP_PRE",
 )
 
-ROOT_HEADER = """\
-# The versions for development, tests and CI: the `all` extra and the `dev` group of pyproject.toml,
-# for Python 3.11 on Linux x86-64. Made by `make lock` (images/lock.py); do not edit.
-#
-# There are no hashes here, because torch's CPU and CUDA builds differ by machine: where pip finds
-# the CUDA build, torch's own metadata pins the CUDA libraries, which are left out below.
-# The images' locks, in images/, do hold hashes.
+ANY_MACHINE_HEADER = """\
+# {what}, for Python 3.11.
+# Made by `make lock` (images/lock.py) on Linux x86-64; do not edit.
+# Install with `pip install --require-hashes --no-deps`.
 """
 
 HASHED_HEADER = """\
@@ -83,21 +93,32 @@ class LockError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """One package as pip chose it: its normalised name, version, and its file's SHA-256 in hexadecimal."""
+    """One package as pip chose it: its normalised name, version, and its files' SHA-256 in hexadecimal."""
 
     name: str
     version: str
-    sha256: str
+    hashes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """One lock to make: its file from the repository's root, its header, what it starts from, its form."""
+    """One lock to make.
+
+    Attributes:
+        path: its file, from the repository's root.
+        header: the comment that it begins with.
+        requirements: what it starts from.
+        any_machine: whether it holds the files for all machines, not for the images' alone.
+        apart: a second file, for the packages of `CUDA_PREFIXES`; None where they stay.
+        own_versions: whether it is bound by no other lock.
+    """
 
     path: str
     header: str
     requirements: tuple[str, ...]
-    hashed: bool
+    any_machine: bool = False
+    apart: tuple[str, str] | None = None
+    own_versions: bool = False
 
 
 def expand_extra(project: Mapping[str, Any], extra: str) -> list[str]:
@@ -134,7 +155,7 @@ def plan(pyproject: Mapping[str, Any]) -> list[Lock]:
         pyproject: The parsed pyproject.toml.
 
     Returns:
-        The root lock, the build's and one for each image, in that order.
+        The root lock, the oldest kfp's, the build's and one for each image, in that order.
 
     Raises:
         LockError: If pyproject.toml lacks an extra or the dependency group `dev`.
@@ -148,24 +169,37 @@ def plan(pyproject: Mapping[str, Any]) -> list[Lock]:
     # KFP's executor runs inside the images, so kfp belongs there; the rest of the `pipelines` extra does not.
     kfp = [text for text in expand_extra(project, "pipelines") if Requirement(text).name == "kfp"]
     return [
-        Lock("requirements.lock", ROOT_HEADER, (*expand_extra(project, "all"), *groups["dev"]), hashed=False),
+        Lock(
+            "requirements.lock",
+            ANY_MACHINE_HEADER.format(what="Development, tests and CI: the `all` extra and the `dev` group"),
+            (*expand_extra(project, "all"), *groups["dev"]),
+            any_machine=True,
+            apart=(
+                "requirements-cuda.lock",
+                ANY_MACHINE_HEADER.format(what="The CUDA libraries that torch's build for Linux asks for"),
+            ),
+        ),
+        Lock(
+            ".ci/oldest-kfp.lock",
+            ANY_MACHINE_HEADER.format(what="The oldest SDK of Kubeflow Pipelines that is supported, for CI"),
+            OLDEST_KFP,
+            any_machine=True,
+            own_versions=True,
+        ),
         Lock(
             "images/build.lock",
             HASHED_HEADER.format(what="What builds Driftline's wheel inside an image build"),
             tuple(pyproject["build-system"]["requires"]),
-            hashed=True,
         ),
         Lock(
             "images/embed/requirements.lock",
             HASHED_HEADER.format(what="The embed image: the `serving` extra and kfp, with torch's CUDA build"),
             (*expand_extra(project, "serving"), *kfp),
-            hashed=True,
         ),
         Lock(
             "images/kernels/requirements.lock",
             HASHED_HEADER.format(what="The kernels image: the `gpu` extra and kfp, with JAX's CUDA 12 build"),
             (*expand_extra(project, "gpu"), *kfp),
-            hashed=True,
         ),
     ]
 
@@ -226,26 +260,27 @@ def run_pip(options: Sequence[str], requirements: Sequence[str], constraints: Se
     found: list[Locked] = []
     for item in chosen:
         sha256 = item["download_info"]["archive_info"]["hashes"]["sha256"]
-        found.append(Locked(str(canonicalize_name(item["metadata"]["name"])), item["metadata"]["version"], sha256))
+        found.append(Locked(str(canonicalize_name(item["metadata"]["name"])), item["metadata"]["version"], (sha256,)))
     return sorted(found, key=lambda package: package.name)
 
 
 def resolve(lock: Lock, constraints: Sequence[str]) -> list[Locked]:
-    """Resolves a lock's requirements to packages and, where it holds hashes, to the images' files.
+    """Resolves a lock's requirements to packages with the hashes of the files that may be installed.
 
     Args:
         lock: The lock to make.
         constraints: Versions to hold to.
 
     Returns:
-        The chosen packages, by name. Without `hashed`, their SHA-256 is that of this machine's files.
+        The chosen packages, by name.
 
     Raises:
-        LockError: If pip finds no solution.
+        LockError: If pip finds no solution, or the index does not tell a version's files.
     """
     packages = run_pip([], lock.requirements, constraints)
-    if not lock.hashed:
-        return packages
+    if lock.any_machine:
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(with_all_hashes, packages))
     # Versions first, then files: this machine may take a wheel for a later glibc than a base image has, and
     # for a named platform, with some packages as source, pip wants --no-deps.
     options = ["--no-deps", "--python-version", "3.11", "--implementation", "cp"]
@@ -254,13 +289,46 @@ def resolve(lock: Lock, constraints: Sequence[str]) -> list[Locked]:
     return run_pip(options, [f"{one.name}=={one.version}" for one in packages], [])
 
 
-def render(header: str, packages: Sequence[Locked], *, hashed: bool) -> str:
-    """Writes a lock's text, one package a line or, with hashes, two."""
-    if hashed:
-        body = [f"{one.name}=={one.version} \\\n    --hash=sha256:{one.sha256}\n" for one in packages]
-    else:
-        body = [f"{one.name}=={one.version}\n" for one in packages if not one.name.startswith(CUDA_PREFIXES)]
-    return header + "".join(body)
+def with_all_hashes(package: Locked) -> Locked:
+    """Returns a package with the hashes of each of its version's files that some machine's CPython 3.11 can use.
+
+    Raises:
+        LockError: If the index does not list the file that pip chose.
+    """
+    index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/")
+    request = Request(f"{index}/{package.name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"})
+    with urlopen(request, timeout=60) as answer:
+        files = json.load(answer)["files"]
+    hashes = {file["hashes"]["sha256"] for file in files if is_usable(file["filename"], package.version)}
+    if not hashes.issuperset(package.hashes):
+        raise LockError(f"{package.name} {package.version}: {index} does not list the file that pip chose")
+    return replace(package, hashes=tuple(sorted(hashes)))
+
+
+def is_usable(filename: str, version: str) -> bool:
+    """Says whether a file is of a version, and source or a wheel that CPython 3.11 takes on Linux or macOS."""
+    try:
+        if filename.endswith(".whl"):
+            _, found, _, tags = parse_wheel_filename(filename)
+            return found == Version(version) and any(map(runs, tags))
+        return parse_sdist_filename(filename)[1] == Version(version)
+    except (InvalidWheelFilename, InvalidSdistFilename):
+        return False
+
+
+def runs(tag: Tag) -> bool:
+    """Says whether CPython 3.11 takes wheels of a tag on Linux with glibc (x86-64, ARM) or on macOS."""
+    stable = tag.abi == "abi3" and tag.interpreter in {f"cp3{minor}" for minor in range(2, 12)}
+    python = stable or tag.interpreter in {"py3", "cp311", "py311"}
+    linux = tag.platform.startswith(("manylinux", "linux")) and tag.platform.endswith(("x86_64", "aarch64"))
+    return python and (tag.platform == "any" or linux or tag.platform.startswith("macosx"))
+
+
+def render(header: str, packages: Sequence[Locked]) -> str:
+    """Writes a lock's text: a package, then a line for each of its hashes."""
+    return header + "".join(
+        " \\\n    --hash=sha256:".join((f"{one.name}=={one.version}", *one.hashes)) + "\n" for one in packages
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -286,12 +354,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for lock in locks:
             path = ROOT / lock.path
             kept = read_pins(path.read_text(encoding="utf-8")) if path.exists() and not options.upgrade else []
-            packages = resolve(lock, hold([*PINS, *tested, *kept]))
-            text = render(lock.header, packages, hashed=lock.hashed)
+            bound = [] if lock.own_versions else [*PINS, *tested]
+            packages = resolve(lock, hold([*bound, *kept]))
+            texts = {path: render(lock.header, packages)}
+            if lock.apart is not None:
+                second, header = lock.apart
+                cuda = [package for package in packages if package.name.startswith(CUDA_PREFIXES)]
+                rest = [package for package in packages if package not in cuda]
+                texts = {path: render(lock.header, rest), ROOT / second: render(header, cuda)}
             # The images run the versions that the tests ran: the root lock comes first and binds the others.
-            tested = tested or read_pins(text)
-            path.write_text(text, encoding="utf-8")
-            LOG.info("%s: %d packages", lock.path, len(read_pins(text)))
+            tested = tested or read_pins(texts[path])
+            for place, text in texts.items():
+                place.write_text(text, encoding="utf-8")
+                LOG.info("%s: %d packages", place.relative_to(ROOT), len(read_pins(text)))
     except LockError as error:
         LOG.error("lock: %s", error)
         return 1

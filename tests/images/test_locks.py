@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import re
 import sys
 import tomllib
@@ -19,7 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ROOT_LOCK = "requirements.lock"
 IMAGE_LOCKS = ("images/embed/requirements.lock", "images/kernels/requirements.lock")
-HASHED_LOCKS = ("images/build.lock", *IMAGE_LOCKS)
+ONE_FILE_LOCKS = ("images/build.lock", *IMAGE_LOCKS)
+CUDA_LOCK = "requirements-cuda.lock"
+OLDEST_KFP_LOCK = ".ci/oldest-kfp.lock"
+ANY_MACHINE_LOCKS = (ROOT_LOCK, CUDA_LOCK, OLDEST_KFP_LOCK, ".ci/kubectl.lock")
 
 PIN = r"[a-z0-9]+(?:-[a-z0-9]+)*==[0-9][0-9a-z.!]*"
 
@@ -52,24 +56,26 @@ def versions(path: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("path", HASHED_LOCKS)
-def test_every_package_of_an_image_has_a_hash_and_nothing_else_is_in_its_lock(path: str) -> None:
+@pytest.mark.parametrize("path", [*ONE_FILE_LOCKS, *ANY_MACHINE_LOCKS])
+def test_every_package_has_its_hashes_and_nothing_else_is_in_a_lock(path: str) -> None:
     body = re.sub(r"\A(#[^\n]*\n)+", "", text_of(path))
-    assert re.fullmatch(rf"(?:{PIN} \\\n    --hash=sha256:[0-9a-f]{{64}}\n)+", body)
+    files = r"(?: \\\n    --hash=sha256:[0-9a-f]{64})" + ("" if path in ONE_FILE_LOCKS else "+")
+    assert re.fullmatch(rf"(?:{PIN}{files}\n)+", body)
 
 
-def test_the_root_lock_is_a_list_of_versions() -> None:
-    text = text_of(ROOT_LOCK)
-    body = re.sub(r"\A(#[^\n]*\n)+", "", text)
-    assert re.fullmatch(rf"(?:{PIN}\n)+", body)
-    assert "no hashes" in text
-    assert "`make lock`" in text
+def test_the_cuda_libraries_are_apart_from_what_every_machine_needs() -> None:
+    everywhere, cuda = versions(ROOT_LOCK), versions(CUDA_LOCK)
+    assert everywhere["torch"] == "2.13.0"
+    assert not [name for name in everywhere if re.match(r"nvidia|cuda|triton|jax-cuda", name)]
+    assert {"nvidia-cublas", "nvidia-cudnn-cu13", "triton"} <= cuda.keys()
+    assert all(re.match(r"nvidia|cuda|triton", name) for name in cuda)
 
 
-def test_the_root_lock_leaves_the_cuda_libraries_to_torch() -> None:
-    locked = versions(ROOT_LOCK)
-    assert locked["torch"] == "2.13.0"
-    assert not [name for name in locked if re.match(r"nvidia|cuda|triton|jax-cuda", name)]
+def test_the_graph_layout_of_kubeflows_ui_is_locked_by_digest_and_names_no_place() -> None:
+    locked = json.loads(text_of(".ci/dagre/package-lock.json"))["packages"]
+    modules = {name: found for name, found in locked.items() if name}
+    assert {"node_modules/dagre", "node_modules/graphlib"} <= modules.keys()
+    assert all(found["integrity"].startswith("sha512-") and "resolved" not in found for found in modules.values())
 
 
 @pytest.mark.parametrize(
@@ -89,7 +95,7 @@ def test_an_image_locks_its_gpu_build_and_no_other(path: str, present: set[str],
     assert not absent & locked
 
 
-@pytest.mark.parametrize("path", [ROOT_LOCK, *HASHED_LOCKS])
+@pytest.mark.parametrize("path", [ROOT_LOCK, OLDEST_KFP_LOCK, *ONE_FILE_LOCKS])
 def test_what_pyproject_asks_for_is_locked_at_a_version_it_admits(path: str) -> None:
     locked = versions(path)
     (lock,) = [lock for lock in lock_script.plan(PYPROJECT) if lock.path == path]
@@ -111,7 +117,7 @@ def test_the_images_run_the_versions_that_the_tests_run(path: str) -> None:
 @pytest.mark.parametrize("path", [ROOT_LOCK, *IMAGE_LOCKS])
 def test_what_a_locked_package_requires_is_locked_too(path: str) -> None:
     """Read from the packages installed here, at the locked version."""
-    locked = versions(path)
+    locked = versions(path) | (versions(CUDA_LOCK) if path == ROOT_LOCK else {})
     checked = 0
     wrong: list[str] = []
     for name, version in locked.items():
@@ -125,8 +131,6 @@ def test_what_a_locked_package_requires_is_locked_too(path: str) -> None:
         for text in package.requires or []:
             requirement = Requirement(text)
             if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-                continue
-            if path == ROOT_LOCK and re.match(r"nvidia|cuda|triton", requirement.name):
                 continue
             found = locked.get(canonicalize_name(requirement.name))
             if found is None or not requirement.specifier.contains(found, prereleases=True):
@@ -171,15 +175,32 @@ class TestLockScript:
     def test_the_first_pin_of_a_package_binds(self) -> None:
         assert lock_script.hold(["torch==2", "Jinja2==3", "torch==1", "jinja2==2"]) == ["torch==2", "Jinja2==3"]
 
-    @pytest.mark.parametrize("hashed", [True, False])
-    def test_a_lock_reads_back_as_it_was_written(self, hashed: bool) -> None:
-        packages = [lock_script.Locked("alpha", "1.0", "0" * 64), lock_script.Locked("beta-two", "2", "1" * 64)]
-        text = lock_script.render("# a header == of ours\n", packages, hashed=hashed)
+    def test_a_lock_reads_back_as_it_was_written(self) -> None:
+        packages = [
+            lock_script.Locked("alpha", "1.0", ("0" * 64,)),
+            lock_script.Locked("beta-two", "2", ("1" * 64, "2" * 64)),
+        ]
+        text = lock_script.render("# a header == of ours\n", packages)
         assert text.startswith("# a header")
         assert lock_script.read_pins(text) == ["alpha==1.0", "beta-two==2"]
-        assert text.count("--hash=sha256:") == (2 if hashed else 0)
+        assert text.count("--hash=sha256:") == 3
 
-    def test_only_the_lock_without_hashes_leaves_out_cuda(self) -> None:
-        packages = [lock_script.Locked(name, "1", "0" * 64) for name in ("nvidia-cublas", "torch", "triton")]
-        assert lock_script.read_pins(lock_script.render("", packages, hashed=False)) == ["torch==1"]
-        assert len(lock_script.read_pins(lock_script.render("", packages, hashed=True))) == 3
+    @pytest.mark.parametrize(
+        ("name", "usable"),
+        [
+            ("a-1.0-py3-none-any.whl", True),
+            ("a-1.0-py2.py3-none-any.whl", True),
+            ("a-1.0.tar.gz", True),
+            ("a-1.0-cp311-cp311-manylinux_2_28_aarch64.whl", True),
+            ("a-1.0-cp38-abi3-manylinux2014_x86_64.whl", True),
+            ("a-1.0-cp311-cp311-macosx_11_0_arm64.whl", True),
+            ("a-1.0-cp312-cp312-manylinux_2_28_x86_64.whl", False),
+            ("a-1.0-cp312-abi3-manylinux_2_28_x86_64.whl", False),
+            ("a-1.0-cp311-cp311-win_amd64.whl", False),
+            ("a-1.0-cp311-cp311-musllinux_1_2_x86_64.whl", False),
+            ("a-1.0.1-py3-none-any.whl", False),
+            ("a-1.0.win32.exe", False),
+        ],
+    )
+    def test_a_file_is_locked_where_some_machine_can_use_it(self, name: str, usable: bool) -> None:
+        assert lock_script.is_usable(name, "1.0") is usable
