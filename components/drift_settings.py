@@ -9,11 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self, cast
+from typing import Annotated, Any, Final, Literal, Self, cast
 
-from driftline.components.checks import REFUSE, SKIP, check_tasks, filled, in_pipelines
 from driftline.components.errors import UsageError
 from driftline.components.random_bits import check_seed
+from driftline.components.settings import (
+    MAX_TASKS,
+    REFUSE,
+    SKIP,
+    Setting,
+    check_settings,
+    filled,
+    in_pipelines,
+    option_names,
+)
 
 Method = Literal["exact", "cross", "features"]
 AUTO: Final = "auto"
@@ -27,20 +36,20 @@ CROSS_ROWS: Final = 4
 
 SEARCH: Final = "search"
 """In place of a kernel's name: many kernels in one test."""
-KERNELS: Final = ("rbf", "laplace", "laplace-l1", "imq", "rq", "linear", "polynomial")
+KERNELS: Final = ("rbf", "laplace-l2", "laplace-l1", "imq", "rq", "linear", "polynomial")
 """Families of kernels (:mod:`driftline.components.kernel.theory.families`)."""
 WITHOUT_FEATURES: Final = ("linear", "polynomial")
 """Those that are of no distance, and so have no random Fourier features."""
 
 MEDIAN: Final = "median"
-Bandwidth = float | Literal["median"]
+Gamma = float | Literal["median"]
 
 COMBINATIONS: Final = ("studentised", "fuse", "agg")
 DEFAULT_COMBINATION: Final = "studentised"
 """Ways to make one statistic of many kernels' (:mod:`driftline.components.mmd.search`)."""
 
 MAX_PERMUTATIONS: Final = 1_000_000
-"""Ceiling of the relabellings: their statistics, 8 bytes each, travel between steps."""
+"""Ceiling of the permutations: their statistics, 8 bytes each, travel between steps."""
 
 COMPARE: Final = "compare"
 WHEN_SMALL: Final = (SKIP, REFUSE)
@@ -50,7 +59,7 @@ WHEN_PARTIAL: Final = (COMPARE, SKIP, REFUSE)
 _TRADES: Final = {
     "exact": "every pair of texts is compared, and the p-value is a permutation test's, exact at any size",
     "cross": (
-        "the witness is learnt on one half of each sample and judged on the other: half of the pairs, no relabelling "
+        "the witness is learnt on one half of each sample and judged on the other: half of the pairs, no permutation "
         "of the kernel matrix, and somewhat less power"
     ),
     "features": (
@@ -116,7 +125,7 @@ def check_features(kernel: str, method: str) -> None:
         )
 
 
-def parse_gamma(gamma: str | float) -> Bandwidth:
+def parse_gamma(gamma: str | float) -> Gamma:
     """Read ``"median"`` or a positive number. Raises UsageError for anything else."""
     if gamma == MEDIAN:
         return MEDIAN
@@ -145,43 +154,105 @@ def check_permutations(permutations: int, level: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DriftSettings:
-    """The settings of a drift run, by the names of the pipeline's parameters.
+    """The settings of a drift run, by the names of the pipeline's parameters."""
 
-    Attributes:
-        output_history: folder of past results for the trend; empty for ``history`` below the output folder.
-        window_as_of: the moment that windows are relative to, an ISO 8601 date or time; empty for now.
-        window_max_rows: at most this many rows of each window, chosen by the seed; 0 for all.
-        window_min_rows: rows that each window must have to be compared; 0 for the least that a test takes.
-        window_when_small: what becomes of a run with an empty window or one of fewer rows, skip or refuse.
-        window_when_partial: what becomes of a run with a window that lacks some of its days: compare, skip or refuse.
-        pca_components: principal components to compare; 0 for whole vectors.
-        kernel: name of a kernel, or search for kernels of several shapes and widths in one test.
-        kernel_gamma: inverse squared length scale of one kernel, a number above 0, or median.
-        kernel_combination: how the kernels of a search are combined.
-        kernel_tasks: tasks to share the kernel matrix among.
-        test_method: how MMD² is estimated and judged: auto, exact, cross or features.
-        test_permutations: random relabellings behind the p-value.
-        test_level: accepted rate of false alarms, between 0 and 1.
-        seed: of sampling and relabelling.
-        text_column: carried column that holds the texts to show; empty for ``text``, where it is carried.
-    """
-
-    output_history: str = ""
-    window_as_of: str = ""
-    window_max_rows: int = 0
-    window_min_rows: int = 0
-    window_when_small: str = SKIP
-    window_when_partial: str = COMPARE
-    pca_components: int = 32
-    kernel: str = SEARCH
-    kernel_gamma: str = MEDIAN
-    kernel_combination: str = DEFAULT_COMBINATION
-    kernel_tasks: int = 8
-    test_method: str = AUTO
-    test_permutations: int = 500
-    test_level: float = 0.05
-    seed: int = 0
-    text_column: str = ""
+    output_history: Annotated[
+        str,
+        Setting(
+            "Folder of past results for the trend",
+            "the folder history below the output folder, before any placeholder",
+            option="history",
+            metavar="DIR",
+        ),
+    ] = ""
+    window_as_of: Annotated[
+        str,
+        Setting(
+            "The moment that windows are relative to, an ISO 8601 date or time, in UTC",
+            "now",
+            option="as-of",
+            metavar="TIME",
+        ),
+    ] = ""
+    window_max_rows: Annotated[
+        int,
+        Setting(
+            "At most this many rows of each window, chosen by the seed", "all", least=0, option="max-rows", metavar="N"
+        ),
+    ] = 0
+    window_min_rows: Annotated[
+        int,
+        Setting(
+            "Rows that each window must have to be compared",
+            "the least that a test takes",
+            least=0,
+            option="min-rows",
+            metavar="N",
+        ),
+    ] = 0
+    window_when_small: Annotated[
+        str,
+        Setting(
+            "What becomes of a run with an empty window or one of fewer rows, skip or refuse",
+            choices=WHEN_SMALL,
+            option="when-small",
+        ),
+    ] = SKIP
+    window_when_partial: Annotated[
+        str,
+        Setting(
+            "What becomes of a run with a window that lacks some of its days, compare, skip or refuse",
+            choices=WHEN_PARTIAL,
+            option="when-partial",
+        ),
+    ] = COMPARE
+    pca_components: Annotated[
+        int, Setting("Principal components to compare", "whole vectors", least=0, option="components")
+    ] = 32
+    kernel: Annotated[
+        str,
+        Setting(
+            f"Name of a kernel ({', '.join(KERNELS)}), or search for kernels of several shapes and widths in one test",
+            choices=(SEARCH, *KERNELS),
+            metavar="NAME",
+        ),
+    ] = SEARCH
+    kernel_gamma: Annotated[
+        str, Setting("Inverse squared length scale of one kernel, a number above 0, or median", option="gamma")
+    ] = MEDIAN
+    kernel_combination: Annotated[
+        str,
+        Setting(
+            "How the kernels of a search are combined: studentised, fuse (MMD-FUSE) or agg (MMDAgg)",
+            choices=COMBINATIONS,
+            option="combination",
+        ),
+    ] = DEFAULT_COMBINATION
+    kernel_tasks: Annotated[
+        int,
+        Setting("Tasks to share the kernel matrix among", least=1, most=MAX_TASKS, option="tasks", metavar="T"),
+    ] = 4
+    test_method: Annotated[
+        str,
+        Setting(
+            "exact, cross (half of the pairs, no permutations), features (time linear in the rows), or auto, by size",
+            choices=METHODS,
+            option="method",
+        ),
+    ] = AUTO
+    test_permutations: Annotated[
+        int, Setting("Random permutations behind the p-value", least=1, option="permutations")
+    ] = 500
+    test_level: Annotated[
+        float, Setting("Accepted rate of false alarms, between 0 and 1", above=0, below=1, option="level")
+    ] = 0.05
+    seed: Annotated[int, Setting("Seed of sampling and permutations", metavar="S")] = 0
+    text_column: Annotated[
+        str,
+        Setting(
+            "Carried column that holds the texts to show in the report", "text, where it is carried", metavar="NAME"
+        ),
+    ] = ""
 
     @classmethod
     def of(cls, **given: Any) -> Self:
@@ -193,7 +264,7 @@ class DriftSettings:
             UsageError: a setting is out of range; it is named as the pipeline names it.
         """
         bare = {name: value.strip() if isinstance(value, str) else value for name, value in given.items()}
-        values = filled(cls, "a drift run", bare, whole=_WHOLE, never_zero=_NEVER_ZERO)
+        values = filled(cls, "a drift run", bare)
         values["kernel_gamma"] = str(values["kernel_gamma"])  # given as a number, it travels as a text
         settings = cls(**values)
         settings._check()
@@ -202,21 +273,14 @@ class DriftSettings:
     def _check(self) -> None:
         if self.window_max_rows < 0 or self.window_max_rows == 1:
             raise UsageError(f"window_max_rows: expected at least 2 rows, or 0 for all, got {self.window_max_rows}")
-        if self.window_min_rows < 0:
-            raise UsageError(f"window_min_rows: expected 0 or more, got {self.window_min_rows}")
-        if self.pca_components < 0:
-            raise UsageError(f"pca_components: expected 1 or more, or 0 for whole vectors, got {self.pca_components}")
-        for name, allowed in (("window_when_small", WHEN_SMALL), ("window_when_partial", WHEN_PARTIAL)):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         check_seed(self.seed)
         with in_pipelines(IN_PIPELINES):
             check_kernel(self.kernel, self.kernel_gamma)
             check_combination(self.kernel_combination)
-            check_tasks(self.kernel_tasks)
             check_method(self.test_method)
             check_features(self.kernel, self.test_method)
             check_permutations(self.test_permutations, self.test_level)
+        check_settings(self)
 
     def check_for(self, n: int, m: int, dimension: int) -> None:
         """Raise UsageError for what does not go with samples of n and m rows of vectors of a dimension."""
@@ -238,24 +302,5 @@ class DriftSettings:
             )
 
 
-_WHOLE: Final = (
-    "window_max_rows", "window_min_rows", "pca_components", "kernel_tasks", "test_permutations", "seed",
-)  # fmt: skip
-_NEVER_ZERO: Final = ("kernel_tasks", "test_permutations", "test_level")
-IN_PIPELINES: Final[Mapping[str, str]] = {
-    "out": "output_folder",
-    "history": "output_history",
-    "max_rows": "window_max_rows",
-    "min_rows": "window_min_rows",
-    "when_small": "window_when_small",
-    "when_partial": "window_when_partial",
-    "components": "pca_components",
-    "as_of": "window_as_of",
-    "gamma": "kernel_gamma",
-    "combination": "kernel_combination",
-    "tasks": "kernel_tasks",
-    "method": "test_method",
-    "permutations": "test_permutations",
-    "level": "test_level",
-}
+IN_PIPELINES: Final[Mapping[str, str]] = {"out": "output_folder", **option_names(DriftSettings)}
 """What the pipeline calls settings that have shorter names in a library or on a command line."""

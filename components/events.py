@@ -1,4 +1,4 @@
-"""Drift as a CloudEvent: what the monitor of a stream and the pipeline's notification have in common.
+"""Drift as a CloudEvent, for the monitor of a stream and the pipeline's notification.
 
 CloudEvents 1.0: an id, a source, a type and the data. A receiver that gets an event twice knows it by source and id.
 """
@@ -31,14 +31,14 @@ _LAST_PORT: Final = 65_535
 
 
 def drift_event(identity: str, source: str, subject: str, time: datetime, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a CloudEvent that tells of drift, as a JSON object.
+    """Return a drift's CloudEvent as a JSON object.
 
     Args:
-        identity: its id: the same however often it is sent.
-        source: what found the drift, a path of a URI.
-        subject: what drifted.
-        time: when; with a time zone. No clock of the sender's, or the event would be another each time it is made.
-        data: what is known of it.
+        identity: its id, the same in every sending of the event.
+        source: the detector of the drift, a path of a URI.
+        subject: the stream or window that drifted.
+        time: when, with a time zone. It must not be the time of sending: the event has the same bytes every time.
+        data: the facts of the drift.
     """
     return {
         "specversion": "1.0",
@@ -60,17 +60,17 @@ def rfc3339(time: datetime) -> str:
 def structured(event: Mapping[str, Any]) -> bytes:
     """Return an event's content in structured mode, of the media type :data:`STRUCTURED`.
 
-    What is no Unicode in a name is replaced: it cannot be sent otherwise.
+    Lone surrogates in names are replaced: they cannot be sent.
     """
     return json.dumps(event, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 
 def check_notify_url(url: str, name: str = NOTIFY_URL) -> None:
-    """Raise UsageError for a URL to which no event can be sent. An empty one is none, and right.
+    """Raise UsageError for a URL to which no event can be sent. An empty one stands for no URL, and is accepted.
 
     Args:
-        url: what was given. It is not shown: the path of a webhook is its password.
-        name: what the user calls it.
+        url: the URL. No message shows it: the path of a webhook is its password.
+        name: the user's name of it, for messages.
     """
     url = url.strip()
     if not url:
@@ -90,6 +90,6 @@ def check_notify_url(url: str, name: str = NOTIFY_URL) -> None:
 
 
 def shown(url: str) -> str:
-    """Return what may be shown of a URL: the scheme, the host and the port."""
+    """Return the part of a URL that may be shown: the scheme, the host and the port."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -29,16 +29,16 @@ SAMPLE_BANDWIDTH: Final = 0x8000_0003
 SAMPLE_PICTURE: Final = 0x8000_0004
 """Stream that picks the points that the report draws."""
 SAMPLE_ORDER: Final = 0x8000_0005
-"""Stream that mixes the rows of a sample (:func:`mixed_order`)."""
+"""Stream that shuffles the rows of a sample (:func:`shuffled_order`)."""
 FEATURE_FREQUENCIES: Final = 0x8000_0011
 """Stream of the frequencies of random features."""
-CROSS_RELABELLINGS: Final = 0x8000_0012
-"""Stream of the relabellings of scores of a small cross-MMD test."""
+CROSS_PERMUTATIONS: Final = 0x8000_0012
+"""Stream of the permutations of the scores of a small cross-MMD test."""
 CALIBRATION: Final = 0x8000_0013
 """Stream of the simulated streams that calibrate the online detector."""
 
-MIXED_ROWS: Final = 65_536
-"""Rows are mixed within windows of this many."""
+SHUFFLED_ROWS: Final = 65_536
+"""Rows of a window within which rows are shuffled."""
 
 MAX_SEED: Final = 2**63 - 1
 
@@ -106,14 +106,15 @@ def choose_rows(seed: int, stream: int, rows: int, size: int) -> NDArray[np.int6
     return np.sort(chosen.astype(np.int64))
 
 
-def mixed_order(seed: int, start: int, stop: int) -> NDArray[np.int64]:
-    """Return rows ``start`` to ``stop`` of a pooled sample, one whole sample of it, in mixed order: int64.
+def shuffled_order(seed: int, start: int, stop: int) -> NDArray[np.int64]:
+    """Return rows ``start`` to ``stop`` of a pooled sample, one whole sample of it, in shuffled order: int64.
 
     What lies together in a dataset is often alike. Rows that later steps treat as a group, such as the bins of a
-    permutation test, should not be; so each window of MIXED_ROWS rows is shuffled, which a stream of rows can do too.
+    permutation test, should not be alike. So each window of SHUFFLED_ROWS rows is shuffled, which can be done to a
+    stream of rows, too.
     """
     order: list[NDArray[np.int64]] = []
-    for first in range(start, stop, MIXED_ROWS):
-        last = min(first + MIXED_ROWS, stop)
+    for first in range(start, stop, SHUFFLED_ROWS):
+        last = min(first + SHUFFLED_ROWS, stop)
         order.append(first + np.argsort(row_bits(seed, SAMPLE_ORDER, first, last), kind="stable"))
     return np.concatenate(order) if order else np.empty(0, np.int64)

@@ -1,4 +1,4 @@
-"""What every step shares: a clock, progress in the log, and errors that stand out in it.
+"""Steps as a log shows them: a clock, progress, and errors that stand out.
 
 Progress goes to the logger ``driftline`` as one JSON object a line, so that a pod's log can be searched by field and
 the `driftline` command can draw a bar from the same lines. Each holds ``driftline`` (start, progress, done, failed),
@@ -9,8 +9,8 @@ without the front that KFP gives to what is logged, which also lets a cluster's 
 failure's begins with ``error``, the reason before the file; and a step that fails ends with that reason as one line,
 in the place of a traceback: what a user can put right is in the message, and a defect keeps its traceback.
 
-A run whose window is empty is *skipped*, not failed: the first step says so in the file that it hands on, whoever reads
-that file hands the same on, and the last step tells the user. So a pipeline has one shape, whatever the night brought.
+A run whose window is empty is *skipped*, not failed: the first step says so in its output file, whoever reads that file
+writes the same into its own, and the last step tells the user. So a pipeline has one shape, whatever the night brought.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Skipped(Exception):  # noqa: N818 - no error: there is nothing to do
 
     Attributes:
         why: the reason.
-        fields: what else the first step had to say.
+        fields: further values that the first step knew.
     """
 
     def __init__(self, why: str, fields: Mapping[str, Any] | None = None) -> None:
@@ -56,28 +56,44 @@ class StepClock:
     def __init__(self, step: str, task: int = 0, tasks: int = 1) -> None:
         self._fields = {"step": step, "task": task, "tasks": tasks}
         self._began = time.perf_counter()
-        self._spoke = self._began
+        self._logged_s = 0.0
+        self._rate_from_s: float | None = None
 
     @property
     def seconds(self) -> float:
         """Wall-clock seconds since the task began."""
         return time.perf_counter() - self._began
 
-    def progress(self, done: int, of: int, unit: str = "rows") -> None:
-        """Say how much of the task is done, at most every two seconds."""
-        now = time.perf_counter()
-        if now - self._spoke >= _PROGRESS_INTERVAL_S:
-            self._spoke = now
-            rate = done / (now - self._began)
-            left = (of - done) / rate if rate > 0 else None
-            self.log(
-                "progress",
-                done=done,
-                of=of,
-                unit=unit,
-                per_second=round(rate, 1),
-                seconds_left=None if left is None else round(left, 1),
-            )
+    def begin_rate(self) -> None:
+        """Measure the rate of a task that resumes from now on; only the first call counts."""
+        if self._rate_from_s is None:
+            self._rate_from_s = self.seconds
+
+    def progress(self, done: int, of: int, unit: str = "rows", *, resumed: int | None = None) -> None:
+        """Log how much of the task is done, at most every two seconds.
+
+        Args:
+            done: what is done.
+            of: all that there is to do.
+            unit: of both.
+            resumed: of what is done, what others had done before: it counts for nothing in the rate, which is then that
+                since :meth:`begin_rate`. None where the task does all of it, from its beginning on.
+        """
+        now_s = self.seconds
+        if now_s - self._logged_s < _PROGRESS_INTERVAL_S:
+            return
+        self._logged_s = now_s
+        spent_s = now_s if resumed is None else now_s - (now_s if self._rate_from_s is None else self._rate_from_s)
+        rate = (done - (resumed or 0)) / spent_s if spent_s > 0 else 0.0
+        self.log(
+            "progress",
+            done=done,
+            of=of,
+            unit=unit,
+            **({} if resumed is None else {"resumed": resumed}),
+            per_second=round(rate, 1),
+            seconds_left=round((of - done) / rate, 1) if rate > 0 else None,
+        )
 
     def log(self, event: Event, **fields: Any) -> None:
         """Write one line of JSON to the log, that of an error with ``error`` in front."""
@@ -92,21 +108,21 @@ class StepClock:
 
     def failed(self, error: DriftlineError) -> None:
         """Say why the task failed: the reason first, and ``message`` for how it was put where that is otherwise."""
-        message, told = str(error), reason_first(str(error))
-        as_put = {} if message == told else {"message": message}
-        self.log("failed", error=told, **as_put, kind=type(error).__name__, seconds=round(self.seconds, 3))
+        message, reason = str(error), reason_first(str(error))
+        as_put = {} if message == reason else {"message": message}
+        self.log("failed", error=reason, **as_put, kind=type(error).__name__, seconds=round(self.seconds, 3))
 
 
 @contextmanager
-def running(step: str, task: int = 0, tasks: int = 1, hands_on: Sequence[str] = ()) -> Generator[StepClock]:
+def logged_step(step: str, task: int = 0, tasks: int = 1, outputs: Sequence[str] = ()) -> Generator[StepClock]:
     """Run a task of a step: log its start and its end, and the one clear line of an error before it is raised.
 
     Args:
         step: name of the step.
         task: number of the task.
         tasks: tasks of the step.
-        hands_on: paths of the artifacts that the step writes: where the run is skipped, which reading one of its inputs
-            tells by :class:`Skipped`, each of them says so instead.
+        outputs: paths of the artifacts that the step writes. Where the run is skipped, which reading an input raises
+            as :class:`Skipped`, each of them says so instead.
     """
     if _in_component() and not isinstance(sys.excepthook, _PlainEnd):
         sys.excepthook = _PlainEnd(sys.excepthook)
@@ -115,7 +131,7 @@ def running(step: str, task: int = 0, tasks: int = 1, hands_on: Sequence[str] = 
     try:
         yield clock
     except Skipped as skipped:
-        for path in hands_on:
+        for path in outputs:
             write_skipped(path, skipped)
         clock.log("done", seconds=round(clock.seconds, 3), skipped=skipped.why)
         return
@@ -131,7 +147,7 @@ def _in_component() -> bool:
 
 
 class _PlainEnd:
-    """What Python calls with the error that ends the process: a DriftlineError is told in one line."""
+    """The hook that Python calls with the error that ends the process: of a DriftlineError it writes one line."""
 
     def __init__(self, otherwise: Callable[[type[BaseException], BaseException, TracebackType | None], Any]) -> None:
         self._otherwise = otherwise

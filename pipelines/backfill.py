@@ -67,20 +67,21 @@ def backfill_pipeline(profile: Profile) -> Callable[..., Any]:
                 and {run} are those of window_as_of and of the run.
             text_column: Column that holds the texts.
             text_id_column: Column that holds the texts' ids.
-            text_where: Conditions that must all hold, such as ["rating >= 7"].
+            text_where: Conditions that must all hold, such as 'rating >= 7' or 'category in (plot, fresh)', as ["rating
+                >= 7"].
             text_strict: Refuse texts that are null, blank or damaged instead of counting them.
-            window_since: Take texts from this time on, a date, ISO 8601, or relative to window_as_of in UTC, such as
-                -1d or -24h; empty for all.
+            window_since: Take texts from this time on: a date, ISO 8601, or relative in UTC, such as -1d or -24h; empty
+                for all.
             window_until: Take texts before this time, such as today; empty for all.
-            window_time_column: Column that window_since and window_until look at.
+            window_time_column: Column of the times by which texts are taken.
             window_as_of: The moment that relative times are of, an ISO 8601 date or time; empty for now.
             window_when_empty: What becomes of a run whose window holds no text, skip or refuse.
-            model_prompt: Name of one of the model's prompts; empty for its default.
-            model_precision: Number type of the model: float32, bfloat16, float16, or auto (float32 on a CPU, else
-                float16).
+            model_prompt: Name of one of the model's prompts, such as document; empty for the model's default.
+            model_precision: Number type of the model: float32, bfloat16, float16, or auto, float32 on a CPU, float16 on
+                a GPU.
             model_dimension: Leading numbers of a Matryoshka model's vectors to keep; 0 for all.
             model_max_tokens: Tokens of a text to look at; 0 for the model's maximum.
-            model_segments: Embed longer texts by overlapping windows, pooled by mean or max; empty to cut them.
+            model_segments: Embed longer texts by overlapping windows, pooled by mean or max; empty for cutting them.
             output_dtype: Number type of the stored vectors, float32 or float16.
             output_incremental: Add to the dataset that is there: embed new and changed texts, delete those whose text
                 is null.

@@ -1,4 +1,4 @@
-"""The words that parameters of the pipelines take, from the code that checks them.
+"""The words that parameters of the pipelines take, from the settings that they become.
 
 With a parameter's ``literals`` in the pipeline spec, Kubeflow's form has a select box in the place of a text box, and
 its server refuses anything else as a run is created. KFP reads them from 2.16 on; older releases refuse the whole file,
@@ -10,25 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from driftline.components.checks import REFUSE, SKIP
-from driftline.components.drift_settings import COMBINATIONS, KERNELS, METHODS, SEARCH, WHEN_PARTIAL, WHEN_SMALL
-from driftline.components.embedding.encoding.settings import PRECISIONS, SEGMENT_POOLINGS
-from driftline.components.storage.dataset.manifest import DTYPES
+from driftline.components.drift_settings import DriftSettings
+from driftline.components.embedding.backfill.settings import BackfillSettings
+from driftline.components.settings import described
 
 CHOICES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
-    "backfill": {
-        "model_precision": PRECISIONS,
-        "model_segments": SEGMENT_POOLINGS,
-        "output_dtype": DTYPES,
-        "window_when_empty": (SKIP, REFUSE),
-    },
-    "drift": {
-        "kernel": (SEARCH, *KERNELS),
-        "kernel_combination": COMBINATIONS,
-        "test_method": METHODS,
-        "window_when_partial": WHEN_PARTIAL,
-        "window_when_small": WHEN_SMALL,
-    },
+    pipeline: {name: one.choices for name, one in described(kind).items() if one.choices}
+    for pipeline, kind in (("backfill", BackfillSettings), ("drift", DriftSettings))
 }
 """By pipeline and parameter."""
 

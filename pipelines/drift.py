@@ -93,7 +93,7 @@ def drift_pipeline(profile: Profile) -> Callable[..., Any]:
         kernel: str = "search",
         kernel_gamma: str = "median",
         kernel_combination: str = "studentised",
-        kernel_tasks: int = 8,
+        kernel_tasks: int = 4,
         test_method: str = "auto",
         test_permutations: int = 500,
         test_level: float = 0.05,
@@ -114,27 +114,27 @@ def drift_pipeline(profile: Profile) -> Callable[..., Any]:
             output_folder: Folder for report.html, result.json, witness.parquet and, while it runs, working files.
                 {date}, {hour} and {run} in it are those of window_as_of and of the run. A folder that holds a report
                 already gets the next one in a folder of its own.
-            output_history: Folder of past results for the trend; empty for the folder history below output_folder,
+            output_history: Folder of past results for the trend; empty for the folder history below the output folder,
                 before any placeholder.
-            window_as_of: The moment that windows are relative to, an ISO 8601 date or time; empty for now. Give it to
-                a run that is late or repeated, and it compares what it should have.
+            window_as_of: The moment that windows are relative to, an ISO 8601 date or time, in UTC; empty for now. Give
+                it to a run that is late or repeated, and it compares what it should have.
             window_max_rows: At most this many rows of each window, chosen by the seed; 0 for all.
             window_min_rows: Rows that each window must have to be compared; 0 for the least that a test takes.
             window_when_small: What becomes of a run with an empty window or one of fewer rows, skip or refuse.
             window_when_partial: What becomes of a run with a window that lacks some of its days, compare, skip or
                 refuse.
             pca_components: Principal components to compare; 0 for whole vectors.
-            kernel: Name of a kernel (rbf, laplace, laplace-l1, imq, rq, linear, polynomial), or search for kernels of
-                several shapes and widths in one test.
+            kernel: Name of a kernel (rbf, laplace-l2, laplace-l1, imq, rq, linear, polynomial), or search for kernels
+                of several shapes and widths in one test.
             kernel_gamma: Inverse squared length scale of one kernel, a number above 0, or median.
             kernel_combination: How the kernels of a search are combined: studentised, fuse (MMD-FUSE) or agg (MMDAgg).
-            kernel_tasks: Tasks to share the kernel matrix among, 200 at most; 0 for 8.
-            test_method: exact, cross (half of the pairs, no permutations), features (time linear in the rows), or auto.
-            test_permutations: Random relabellings behind the p-value; 0 for 500.
+            kernel_tasks: Tasks to share the kernel matrix among, 200 at most; 0 for 4.
+            test_method: exact, cross (half of the pairs, no permutations), features (time linear in the rows), or auto,
+                by size.
+            test_permutations: Random permutations behind the p-value; 0 for 500.
             test_level: Accepted rate of false alarms, between 0 and 1; 0 for 0.05.
-            seed: Seed of sampling and relabelling.
-            text_column: Carried column that holds the texts to show in the report; empty for text, where it is
-                carried.
+            seed: Seed of sampling and permutations.
+            text_column: Carried column that holds the texts to show in the report; empty for text, where it is carried.
             notify_url: URL that drift is told to, as a CloudEvent; empty for that of the variable DRIFTLINE_NOTIFY_URL,
                 or for none. Whoever may see the run may see it.
             fail_on_drift: Whether drift makes the run fail, so that it stands out in the list of runs.

@@ -1,12 +1,20 @@
 """`python -m driftline.serving COMMAND`: the entry point of containers, which hold no `driftline` command."""
 
+# ruff: noqa: E402
+import signal
+import sys
+
+# First of all: a container's first process is sent no signal that it has not asked for, and imports take seconds.
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
 import click
 
-from driftline.components.command_line import run_command
-from driftline.serving.commands.group import ServingCommands
+from driftline.components.command_line.ending import run_command
+from driftline.components.command_line.group import LazyGroup
+from driftline.serving.commands.group import COMMANDS
 
 
-@click.group(cls=ServingCommands, context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, lazy=COMMANDS)
 def serving() -> None:
     """Serve, stream, archive and watch texts' embeddings."""
 

@@ -5,49 +5,35 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import uuid
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from driftline.components.checks import REFUSE, SKIP, in_pipelines
+from driftline.components.embedding.backfill.cutting import cut
+from driftline.components.embedding.backfill.finished_shards import FinishedShards, withdraw_replaced
 from driftline.components.embedding.backfill.finishing import described, publish, remove_strays, reported_shards, verify
-from driftline.components.embedding.backfill.incremental import carried_columns, compare
-from driftline.components.embedding.backfill.plan import (
-    WORK_FOLDER,
-    BackfillPlan,
-    Previous,
-    cut,
-    merged_pieces,
-    with_settings,
-)
+from driftline.components.embedding.backfill.incremental import ChangedTexts, carried_columns, compare
+from driftline.components.embedding.backfill.plan import WORK_FOLDER, BackfillPlan, Previous, merged_pieces
 from driftline.components.embedding.backfill.reports import STATUS, ShardReport, TaskReport, counted, metrics
-from driftline.components.embedding.backfill.row_progress import RowProgress
 from driftline.components.embedding.backfill.settings import IN_PIPELINES, BackfillSettings, texts_of
-from driftline.components.embedding.backfill.shard_embedding import ShardEmbedding, version
-from driftline.components.embedding.backfill.standing import (
-    Standing,
-    manifest_place,
-    withdraw_replaced,
-    withdrawn_place,
-)
-from driftline.components.embedding.backfill.wanted import Wanted
+from driftline.components.embedding.backfill.shard_embedding import RowProgress, ShardEmbedding
 from driftline.components.embedding.encoding.encoder import Encoder
-from driftline.components.embedding.encoding.model_folder import check_prompt
-from driftline.components.embedding.encoding.models import open_model
-from driftline.components.embedding.encoding.tuning.tunings import check_profile, measured_tuning
+from driftline.components.embedding.encoding.model import check_prompt
+from driftline.components.embedding.encoding.opening import open_encoder, open_model
+from driftline.components.embedding.encoding.tuning.tunings import check_profile
 from driftline.components.errors import DataError, UsageError
-from driftline.components.steps import Skipped, StepClock, running, shares
-from driftline.components.storage.dataset.outputs import OutputPlace
-from driftline.components.storage.dataset.reader import EmbeddingsDataset, write_deletes
+from driftline.components.settings import REFUSE, SKIP, in_pipelines
+from driftline.components.steps import Skipped, StepClock, logged_step, shares
+from driftline.components.storage.dataset.deletion_vectors import write_deletion_vectors
+from driftline.components.storage.dataset.outputs import OutputPlace, check_writable
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
 from driftline.components.storage.dataset.windows import Window, window_of
-from driftline.components.storage.objects.store import exists, join, list_folders, remove, write_json
+from driftline.components.storage.objects.store import exists, find, join, list_folders, remove, write_json
 from driftline.components.storage.objects.values import read_value, write_value
-from driftline.components.storage.objects.writable import check_writable
 from driftline.components.storage.texts.arrow_types import type_name
-from driftline.components.storage.texts.find import NoTextFiles, NoTexts, find_texts
-from driftline.components.storage.texts.reading import TextCounts, carried_schema, scan_texts
+from driftline.components.storage.texts.reading import NoTextFiles, NoTexts, carried_schema, find_texts, scan_texts
+from driftline.components.storage.texts.rules import TextCounts
 
 
 def plan(
@@ -71,7 +57,7 @@ def plan(
         UsageError: a setting is out of range.
         StorageError: something cannot be read or written.
     """
-    with running("plan", hands_on=(plan_out,)) as clock, in_pipelines(IN_PIPELINES):
+    with logged_step("plan", outputs=(plan_out,)) as clock, in_pipelines(IN_PIPELINES):
         asked = BackfillSettings.of(**settings)
         texts, model, out = _places(texts, model, out)
         moment = asked.moment(datetime.now(UTC))
@@ -84,7 +70,7 @@ def plan(
         places, quiet = _found(windows, asked.window_when_empty, clock)
         with open_model(model, _folder(asked.model_cache)) as folder:
             check_prompt(folder.path, model, asked.model_prompt)
-            name, revision = folder.name, with_settings(folder.revision, asked.encoder)
+            name, revision = folder.name, asked.encoder.vector_revision(folder.revision)
         if not places:
             raise Skipped(quiet, {"out": out})
         try:
@@ -160,9 +146,9 @@ def _found(windows: Sequence[Window], when_empty: str, clock: StepClock) -> tupl
 
 def _is_finished(planned: BackfillPlan) -> bool:
     """Say whether there is a dataset to add to. Raises DataError where it is just being replaced by another one."""
-    if version(manifest_place(planned)) is not None:
+    if find(planned.manifest_uri) is not None:
         return True
-    if version(withdrawn_place(planned)) is not None:
+    if find(planned.withdrawn_uri) is not None:
         raise DataError(
             f"{planned.out}: a run that replaces the dataset has not finished, so there is nothing to add to; run that "
             "backfill to its end first"
@@ -186,9 +172,9 @@ def _whole(planned: BackfillPlan) -> BackfillPlan:
 
 def _added(planned: BackfillPlan) -> BackfillPlan:
     """Plan what an incremental run adds to the dataset that is there."""
-    seen = version(manifest_place(planned))
+    seen = find(planned.manifest_uri)
     dataset = EmbeddingsDataset.open(planned.out)
-    if seen is None or version(manifest_place(planned)) != seen:
+    if seen is None or find(planned.manifest_uri) != seen:
         raise DataError(f"{planned.out}: its manifest was written just now; wait for that run, and run this one again")
     there = dataset.manifest
     mine = (planned.model_name, planned.revision, planned.dtype)
@@ -200,20 +186,20 @@ def _added(planned: BackfillPlan) -> BackfillPlan:
         )
     carried = carried_columns(dataset, planned.sources)
     changes = compare(dataset, planned.sources, planned.columns, planned.selection)
-    wanted = Wanted(changes.wanted)
+    changed = ChangedTexts(changes.changed)
     shards = cut(
         [source.pieces for source in planned.sources],
         planned.settings.output_rows_per_shard,
-        wanted=[
-            wanted.counts(number, [piece.texts for piece in source.pieces])
+        counts=[
+            changed.counts(number, [piece.texts for piece in source.pieces])
             for number, source in enumerate(planned.sources)
         ],
     )
-    changed = changes.replaced + changes.removed
+    left_out = changes.replaced + changes.removed
     previous = Previous(
         manifest=there,
         seen=seen,
-        deletes=write_deletes(planned.out, changes.deletes) if changed else there.deletes,
+        deletes=write_deletion_vectors(planned.out, changes.deletes) if left_out else there.deletes,
         replaced=changes.replaced,
         removed=changes.removed,
         unknown=changes.unknown,
@@ -221,15 +207,15 @@ def _added(planned: BackfillPlan) -> BackfillPlan:
     added = dataclasses.replace(
         planned,
         carried=carried,
-        shards=tuple(wanted.marked(work) for work in shards),
+        shards=tuple(changed.marked(work) for work in shards),
         first=_next_number([shard.name for shard in there.shards]),
         previous=previous,
     )
     if shards:
-        identity = hashlib.sha256("".join(work.wanted for work in added.shards).encode()).hexdigest()
-        place = added.work_place(f"wanted-{identity[:16]}.npz")
-        wanted.write(place)
-        added = dataclasses.replace(added, wanted=place)
+        identity = hashlib.sha256("".join(work.changed for work in added.shards).encode()).hexdigest()
+        uri = added.work_uri(f"changed-{identity[:16]}.npz")
+        changed.write(uri)
+        added = dataclasses.replace(added, changed=uri)
     return added
 
 
@@ -253,57 +239,54 @@ def embed(*, planned: str, share: Mapping[str, float]) -> TaskReport | None:
         share: which task this is, ``{"task": number, "tasks": number}``; numbers may arrive as floats.
 
     Returns:
-        What it did, as it tells the last step; None where the run is skipped.
+        Its report to the last step; None where the run is skipped.
 
     Raises:
         DataError: texts or model are not those that were planned, or another run writes to the dataset.
         StorageError: something cannot be read or written.
     """
     task = int(share["task"])
-    with running("embed", task, int(share["tasks"])) as clock:
-        known = read_value(planned, BackfillPlan)
-        finished = version(manifest_place(known))
-        numbers = known.shares()[task]
-        progress = RowProgress(clock, sum(known.shards[number].texts for number in numbers))
-        wanted = Wanted.read(known.wanted) if known.wanted and numbers else None
+    with logged_step("embed", task, int(share["tasks"])) as clock:
+        backfill = read_value(planned, BackfillPlan)
+        finished = find(backfill.manifest_uri)
+        numbers = backfill.shares()[task]
+        progress = RowProgress(clock, sum(backfill.shards[number].texts for number in numbers))
+        changed = ChangedTexts.read(backfill.changed) if backfill.changed and numbers else None
         shards: list[tuple[int, ShardReport]] = []
-        with ExitStack() as stack:
-            encoder: Encoder | None = None
-            for number in numbers:
-                # First what is there, then whether it is right: what comes later is never written over.
-                seen = version(join(known.out, known.shard_name(number)))
-                report = Standing(known).shard(number)
-                if report is None:
-                    if wanted is not None:
-                        wanted.check(known.shards[number], known.wanted)
-                    encoder = encoder or stack.enter_context(_loaded(known))
-                    report = ShardEmbedding(known, number, encoder, wanted, progress, seen).run()
-                else:
-                    progress.keep(report.shard.rows)
-                shards.append((number, report))
-        told = TaskReport(tuple(shards), progress.embedded, clock.seconds)
-        write_value(known.report_place(task), told)
-        if version(manifest_place(known)) not in (None, finished):
-            remove(known.report_place(task))  # the run ended while this task slept: nobody is left to read it
-        return told
+        encoder: Encoder | None = None
+        for number in numbers:
+            # First what is there, then whether it is right: what comes later is never written over.
+            seen = find(join(backfill.out, backfill.shard_name(number)))
+            report = FinishedShards(backfill).shard(number)
+            if report is None:
+                if changed is not None:
+                    changed.check(backfill.shards[number], backfill.changed)
+                encoder = encoder or _encoder(backfill)
+                report = ShardEmbedding(backfill, number, encoder, changed, progress, seen).run()
+            else:
+                progress.keep(report.shard.rows)
+            shards.append((number, report))
+        report_of_task = TaskReport(tuple(shards), progress.embedded, clock.seconds)
+        write_value(backfill.report_uri(task), report_of_task)
+        if find(backfill.manifest_uri) not in (None, finished):
+            remove(backfill.report_uri(task))  # the run ended while this task slept: nobody is left to read it
+        return report_of_task
     return None
 
 
-@contextmanager
-def _loaded(known: BackfillPlan) -> Generator[Encoder]:
-    with open_model(known.model, _folder(known.settings.model_cache)) as folder:
-        revision = with_settings(folder.revision, known.encoder)
-        if revision != known.revision:
+def _encoder(backfill: BackfillPlan) -> Encoder:
+    with open_model(backfill.model, _folder(backfill.settings.model_cache)) as folder:
+        revision = backfill.encoder.vector_revision(folder.revision)
+        if revision != backfill.revision:
             raise DataError(
-                f"model {known.model}: it changed from {known.revision} to {revision} during the run; "
+                f"model {backfill.model}: it changed from {backfill.revision} to {revision} during the run; "
                 "start the run again"
             )
-        tuning = measured_tuning(known.settings.encoder_profile, folder.revision, known.encoder.precision)
-        yield Encoder.load(folder.path, known.model, known.encoder, tuning=tuning)
+        return open_encoder(folder, backfill.encoder, profile=backfill.settings.encoder_profile).encoder
 
 
 class Finished(NamedTuple):
-    """What a backfill comes to.
+    """The outcome of a backfill.
 
     Attributes:
         uri: the embeddings dataset.
@@ -331,60 +314,61 @@ def finish(*, planned: str, dataset_out: str) -> Finished:
         DataError: a shard is missing, damaged or another run's, or an id is there twice.
         StorageError: something cannot be read or written.
     """
-    with running("finish") as clock:
+    with logged_step("finish") as clock:
         try:
-            known = read_value(planned, BackfillPlan)
+            backfill = read_value(planned, BackfillPlan)
         except Skipped as skipped:
             write_json(dataset_out, {"uri": skipped.fields["out"], "skipped": skipped.why})
             clock.log("progress", skipped=skipped.why)
             return Finished(skipped.fields["out"], 0, "skipped", {"texts": 0.0}, {STATUS: "skipped"})
-        reports = _reports(known)
-        shards = reported_shards(known, reports)
-        dimension, normalized = _vectors(known, shards)
+        reports = _reports(backfill)
+        shards = reported_shards(backfill, reports)
+        dimension, normalized = _vectors(backfill, shards)
         written = [report.shard for report in shards]
-        verify(known, written, clock)
-        manifest = described(known, written, dimension, normalized=normalized)
-        publish(known, manifest)
-        remove_strays(known, manifest)
-        counts = counted(known, manifest, reports)
-        write_json(dataset_out, {"uri": known.out, "manifest": manifest.to_json(), "counts": counts})
+        verify(backfill, written, clock)
+        manifest = described(backfill, written, dimension, normalized=normalized)
+        publish(backfill, manifest)
+        remove_strays(backfill, manifest)
+        counts = counted(backfill, manifest, reports)
+        write_json(dataset_out, {"uri": backfill.out, "manifest": manifest.to_json(), "counts": counts})
         clock.log("progress", rows=manifest.rows, encoded=int(counts["texts_encoded"]))
-    return Finished(known.out, manifest.rows, "embedded", counts, metrics(known, counts))
+    return Finished(backfill.out, manifest.rows, "embedded", counts, metrics(backfill, counts))
 
 
-def _reports(known: BackfillPlan) -> list[TaskReport]:
-    """Return what the tasks told, or else what their shards tell.
+def _reports(backfill: BackfillPlan) -> list[TaskReport]:
+    """Return the tasks' reports, or else what their shards show.
 
     This step's own last act removes the tasks' reports: where it is then tried again, since its outputs were lost, the
     shards are all that there is.
     """
     reports: list[TaskReport] = []
-    standing = Standing(known)
-    for task, numbers in enumerate(known.shares()):
-        place = known.report_place(task)
-        if exists(place):
-            reports.append(read_value(place, TaskReport))
+    finished = FinishedShards(backfill)
+    for task, numbers in enumerate(backfill.shares()):
+        uri = backfill.report_uri(task)
+        if exists(uri):
+            reports.append(read_value(uri, TaskReport))
             continue
-        found = [(number, report) for number in numbers if (report := standing.shard(number)) is not None]
+        found = [(number, report) for number in numbers if (report := finished.shard(number)) is not None]
         reports.append(TaskReport(tuple(found), 0, 0.0))
     return reports
 
 
-def _vectors(known: BackfillPlan, shards: Sequence[ShardReport]) -> tuple[int, bool]:
+def _vectors(backfill: BackfillPlan, shards: Sequence[ShardReport]) -> tuple[int, bool]:
     """Return the vectors' length, and whether they have length 1."""
-    said = {(report.dimension, report.normalized) for report in shards if report.dimension}
-    if known.previous is not None:
-        said.add((known.previous.manifest.dimension, known.previous.manifest.normalized))
-    if len(said) > 1:
+    found = {(report.dimension, report.normalized) for report in shards if report.dimension}
+    if backfill.previous is not None:
+        found.add((backfill.previous.manifest.dimension, backfill.previous.manifest.normalized))
+    if len(found) > 1:
+        lengths = ", ".join(str(length) for length, _ in sorted(found))
         raise DataError(
-            f"{known.out}: its tasks' vectors have the lengths {', '.join(str(length) for length, _ in sorted(said))}, "
+            f"{backfill.out}: its tasks' vectors have the lengths {lengths}, "
             "or only some of them norm 1; give all tasks the same version of Driftline, and run the backfill again"
         )
-    if said:
-        return said.pop()
+    if found:
+        return found.pop()
     # All shards are there, but neither a record nor a manifest that says what they are.
-    with _loaded(known) as encoder:
-        return encoder.dimension, encoder.normalized
+    encoder = _encoder(backfill)
+    return encoder.dimension, encoder.normalized
 
 
 def _folder(path: str) -> Path | None:

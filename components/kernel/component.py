@@ -16,7 +16,7 @@ def plan(
     projected_sample: dsl.Input[ProjectedSample],
     kernel_plan: dsl.Output[KernelPlan],
 ) -> List[dict]:  # noqa: UP006
-    """Settle method, kernels and relabellings, and cut the work into tasks.
+    """Settle method, kernels and permutations, and split the work into tasks.
 
     Args:
         projected_sample: The projected sample, and how it is to be compared.
@@ -35,7 +35,7 @@ def kernel_sums(
     share: dict,
     kernel_plan: dsl.Input[KernelPlan],
 ):
-    """Sum one task's part of the kernel matrices, for the observed labelling and every relabelling.
+    """Sum one task's part of the kernel matrices, for the observed labels and every permutation.
 
     The sums lie in the run's folder, from where mmd_test takes those of all tasks.
 

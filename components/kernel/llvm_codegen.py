@@ -1,4 +1,4 @@
-"""Emits machine code for loops over vectors of floats, through LLVM: just what the kernel engine needs.
+"""Machine code for loops over vectors of floats, made through LLVM: no more than the kernel engine needs.
 
 A :class:`VectorCode` writes one function. Its values are of three kinds: vectors of as many floats as fit a register of
 this processor, single floats, and 64-bit integers, which count and index. Floats are float32 or float64 throughout.
@@ -29,7 +29,7 @@ _DOUBLE: Final = ir.DoubleType()
 
 @dataclass(frozen=True, slots=True)
 class Registers:
-    """What a processor's vector registers hold.
+    """The vector registers of a processor.
 
     Attributes:
         bytes: size of one.
@@ -187,7 +187,7 @@ class VectorCode:
         """Return the integers start, start + 1 … as a vector, to compare with others."""
         return self.build.add(self.spread(start), ir.Constant(self._whole_vector, list(range(self.lanes))))
 
-    def fused(self, a: Value, b: Value, c: Value) -> Value:
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
         """Return a·b + c, rounded once."""
         return self._call("llvm.fma", self._vector, a, b, c)
 
@@ -242,7 +242,7 @@ class VectorCode:
         highest, *rest = _power_polynomial(6 if self.single else 11)
         power = self.constant(highest)
         for coefficient in rest:
-            power = self.fused(power, f, self.constant(coefficient))
+            power = self.fma(power, f, self.constant(coefficient))
         exponent = build.shl(
             build.bitcast(shifted, self._whole_vector), ir.Constant(self._whole_vector, [bits] * self.lanes)
         )
@@ -256,17 +256,17 @@ class VectorCode:
         which is which, and their signs. Float32 alone.
         """
         build = self.build
-        shifted = self.fused(vector, self.constant(2 / math.pi), self.constant(1.5 * 2.0**23))
+        shifted = self.fma(vector, self.constant(2 / math.pi), self.constant(1.5 * 2.0**23))
         n = build.fsub(shifted, self.constant(1.5 * 2.0**23))
         r = vector
         for part in _half_pi_parts():
-            r = self.fused(n, self.constant(-part), r)
+            r = self.fma(n, self.constant(-part), r)
         r = self.smallest(self.constant(1.0), self.largest(self.constant(-1.0), r))  # in this order NaN stays NaN
         square = build.fmul(r, r)
         cosine, sine = (self.constant(terms[0]) for terms in _circle_polynomials())
         for high, low in zip(*(terms[1:] for terms in _circle_polynomials()), strict=True):
-            cosine = self.fused(cosine, square, self.constant(high))
-            sine = self.fused(sine, square, self.constant(low))
+            cosine = self.fma(cosine, square, self.constant(high))
+            sine = self.fma(sine, square, self.constant(low))
         sine = build.fmul(sine, r)
         bits = build.bitcast(shifted, self._whole_vector)
         odd = build.trunc(bits, ir.VectorType(ir.IntType(1), self.lanes))
@@ -323,7 +323,7 @@ class Compiled:
 
     Attributes:
         call: takes addresses and integers; other threads run meanwhile.
-        held: what keeps its code in memory for as long as it may be called.
+        held: keeps its code in memory for as long as it may be called.
     """
 
     call: Any

@@ -1,4 +1,4 @@
-"""What every kernel task needs to know, settled once for a pair of samples."""
+"""The specification of a pass over a pair of samples: every kernel task reads the same one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from driftline.components.drift_settings import (
 from driftline.components.kernel.theory.bandwidth import Scale, heuristic_kernel
 from driftline.components.kernel.theory.collection import Collection, search_collection
 from driftline.components.kernel.theory.families import Kernel
-from driftline.components.kernel.theory.permutations import Bins, LabelPanels
+from driftline.components.kernel.theory.permutations import Bins
 from driftline.components.kernel.theory.random_features import RandomFeatures
 from driftline.components.kernel.theory.subsample import MeanSquares, mean_squares
 from driftline.components.kernel.tiles.device import Precision
 from driftline.components.kernel.tiles.engine import accumulator, choose_precision
 from driftline.components.kernel.tiles.feature_sums import FREQUENCIES
 from driftline.components.kernel.tiles.grid import BlockGrid
+from driftline.components.kernel.tiles.label_panels import LabelPanels
 from driftline.components.kernel.tiles.sums import SumAccumulator
 
 
@@ -38,11 +39,11 @@ class KernelSpec:
         m: rows of the current sample.
         largest_norm: no vector is longer than this.
         choice: how MMD² is estimated and judged.
-        collection: the kernels, and what each counts.
+        collection: the kernels and their weights.
         squares: mean squares of the kernels, from a few rows.
         block: rows of a block of the grid.
         precision: dtype of a tile.
-        seed: seed of the relabellings and of random features.
+        seed: seed of the permutations and of random features.
         cuts: each permutation's cut (:mod:`driftline.components.kernel.theory.permutations`).
     """
 
@@ -64,11 +65,11 @@ class KernelSpec:
 
     @property
     def panels(self) -> LabelPanels:
-        """The labellings."""
+        """The labels of each block's bins."""
         return LabelPanels(self.seed, np.array(self.cuts, np.uint64), Bins.of(self.n, self.m), self.grid)
 
     def accumulator(self, tiles: NDArray[np.int32]) -> SumAccumulator:
-        """Return what the sums of some tiles are added to."""
+        """Return an accumulator for the sums of some tiles."""
         return accumulator(tiles, self.grid, self.collection.kernels, len(self.cuts), self.largest_norm)
 
     def features(self, dimension: int) -> list[RandomFeatures]:
@@ -95,7 +96,7 @@ def settle(
     permutations: int,
     seed: int,
 ) -> KernelSpec:
-    """Settle the method, the kernels, the grid and the relabellings of a pass.
+    """Settle the method, the kernels, the grid and the permutations of a pass.
 
     Args:
         z: (k, d) centred vectors of a few rows of the pooled sample, chosen without regard to whose they are.
@@ -106,8 +107,8 @@ def settle(
         kernel: name of a family, or ``"search"`` for many kernels at once.
         gamma: ``"median"`` or a number above 0.
         method: ``"exact"``, ``"cross"``, ``"features"`` or ``"auto"``.
-        permutations: number of random relabellings, B.
-        seed: seed of the relabellings and of random features.
+        permutations: number of random permutations, B.
+        seed: seed of the permutations and of random features.
 
     Raises:
         UsageError: an unknown name, or settings that exclude one another.

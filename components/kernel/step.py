@@ -1,4 +1,4 @@
-"""The steps that plan a pass over a projected sample and that do one task's part of it."""
+"""The steps of the kernel part: `plan` plans a pass over a projected sample, `sums` does one task's part of it."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.kernel.checkpoint import Checkpoint
 from driftline.components.kernel.spec import KernelSpec, settle
-from driftline.components.kernel.tasks import KernelPlan, TaskSums
+from driftline.components.kernel.tasks import Checkpoint, KernelPlan, TaskSums
 from driftline.components.kernel.theory.bandwidth import scale_rows
 from driftline.components.kernel.tiles.engine import sum_tiles
 from driftline.components.kernel.tiles.feature_sums import FeatureSums, block_share, sum_features
 from driftline.components.kernel.tiles.sums import PartialSums
 from driftline.components.projection.projected import ProjectedSample
-from driftline.components.steps import StepClock, running, shares
+from driftline.components.steps import StepClock, logged_step, shares
 from driftline.components.storage.dataset.prefetch import waits_logged
 from driftline.components.storage.dataset.reader import EmbeddingsDataset
 from driftline.components.storage.objects.values import read_value, write_value
 
 
 def plan(*, projected: str, out: str) -> list[dict[str, int]]:
-    """Settle method, kernels, relabellings and tasks; write the plan and return one item for each task.
+    """Settle method, kernels, permutations and tasks; write the plan and return one item for each task.
 
     Args:
         projected: path of the projected sample's JSON.
         out: path of the artifact to write.
     """
-    with running("plan", hands_on=(out,)) as clock:
+    with logged_step("plan", outputs=(out,)) as clock:
         sample = read_value(projected, ProjectedSample)
         asked, pooled = sample.pooled.settings, sample.pooled
         rows = scale_rows(asked.seed, pooled.rows)
@@ -63,7 +62,7 @@ def sums(*, plan: str, share: Mapping[str, float]) -> None:
         share: which task this is, ``{"task": number, "tasks": number}``; numbers may arrive as floats.
     """
     task = int(share["task"])
-    with running("kernel", task, int(share["tasks"])) as clock, waits_logged(clock):
+    with logged_step("kernel", task, int(share["tasks"])) as clock, waits_logged(clock):
         known = read_value(plan, KernelPlan)
         checkpoint = Checkpoint(known, task)
         summed = (_features if known.spec.choice.method == "features" else _tiles)(known, task, checkpoint, clock)
@@ -83,7 +82,7 @@ def _tiles(known: KernelPlan, task: int, checkpoint: Checkpoint, clock: StepCloc
         clock.progress(done, of, "tiles")
         checkpoint.offer(lambda: TaskSums(sums.result(), clock.seconds))
 
-    return sum_tiles(
+    summed = sum_tiles(
         read_blocks(known.sample.working_folder, spec, tiles),
         tiles,
         spec.grid,
@@ -93,6 +92,8 @@ def _tiles(known: KernelPlan, task: int, checkpoint: Checkpoint, clock: StepCloc
         sums=sums,
         progress=progress,
     )
+    clock.log("progress", tiles_computed_by=summed.computed_by)
+    return summed
 
 
 def _features(known: KernelPlan, task: int, checkpoint: Checkpoint, clock: StepClock) -> FeatureSums:

@@ -1,7 +1,7 @@
-"""Kubeflow Pipelines' REST API, v2beta1, as far as Driftline asks it: the one client of commands and monitor.
+"""The client of Kubeflow Pipelines' REST API, v2beta1, for the commands and the monitor.
 
-- `client`: what is asked, with types: pipelines, versions, experiments, runs, recurring runs.
-- `connection`: how it is asked: HTTP, time-outs, retries, and a stand-in that only says what would be sent.
-- `refusals`: what the server answers instead, each as one line.
-- `logins`: who asks: nobody, a bearer token, a pod's own token, a browser's cookies, Google's Identity-Aware Proxy.
+- `client`: typed calls: pipelines, versions, experiments, runs, recurring runs.
+- `connection`: HTTP, time-outs, retries, and a dry run that only shows what would be sent.
+- `refusals`: the server's error answers, each as one line.
+- `logins`: no login, a bearer token, a pod's own token, a browser's cookies, Google's Identity-Aware Proxy.
 """

@@ -1,4 +1,4 @@
-"""What Driftline asks of Kubeflow Pipelines, with types.
+"""Typed calls of Kubeflow Pipelines' API.
 
 Names are found by filter or by name, never by the display name alone where the API knows a name. Lists are read page by
 page. Recurring runs cannot be changed, only switched and replaced: the API has no update.
@@ -29,7 +29,7 @@ Operation = Literal["EQUALS", "IS_SUBSTRING"]
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a server says of itself.
+    """A server's release and mode.
 
     Attributes:
         release: ``2.17.0``; empty where the build has none.
@@ -103,7 +103,7 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether it is over."""
+        """Whether the run is over."""
         return self.state in ENDED
 
 
@@ -196,7 +196,7 @@ class Kubeflow:
         except RefusedError as refused:
             if refused.status != HTTPStatus.BAD_REQUEST:
                 raise
-            # All that the server says of a missing right, too, is that it failed.
+            # Of a missing right, too, the server's answer is only that it failed.
             hint = "check that this release takes the file, and that the login may create pipelines"
             raise RefusedError(f"{refused}; {hint}", refused.status) from refused
         return _version({"pipeline_id": pipeline.id, **answer})
@@ -405,13 +405,13 @@ def _run(answer: Mapping[str, Any]) -> Run:
 
 def _run_error(answer: Mapping[str, Any]) -> str:
     """Return why a run failed: its own error, and the tasks that failed with theirs."""
-    told = [str(_mapping(answer.get("error")).get("message") or "")]
+    reasons = [str(_mapping(answer.get("error")).get("message") or "")]
     for one in cast("Sequence[object]", _mapping(answer.get("run_details")).get("task_details") or ()):
         task = _mapping(one)
         message = str(_mapping(task.get("error")).get("message") or "")
         if task.get("state") == "FAILED" and (message or not task.get("child_tasks")):
-            told.append(f"task {task.get('display_name')}" + (f": {message}" if message else ""))
-    return " ".join("; ".join(dict.fromkeys(one for one in told if one)).split())
+            reasons.append(f"task {task.get('display_name')}" + (f": {message}" if message else ""))
+    return " ".join("; ".join(dict.fromkeys(one for one in reasons if one)).split())
 
 
 def _recurring_run(answer: Mapping[str, Any]) -> RecurringRun:

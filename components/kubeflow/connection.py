@@ -1,4 +1,4 @@
-"""How Kubeflow Pipelines is asked: requests as values, sent over HTTP, or only shown."""
+"""Requests to Kubeflow Pipelines as values: sent over HTTP, or only shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who asks Kubeflow Pipelines: nobody, a bearer token, a pod's own token, cookies, or Identity-Aware Proxy.
+"""Logins to Kubeflow Pipelines: nobody, a bearer token, a pod's own token, cookies, or Identity-Aware Proxy.
 
 Tokens and cookies come from environment variables and files, never from a command line, which other users of a machine
 can read. What may have been replaced meanwhile, a file's content, is read anew for each request.
@@ -22,11 +22,11 @@ AUDIENCE: Final = "pipelines.kubeflow.org"
 
 
 class Login(Protocol):
-    """Says in each request's headers who asks."""
+    """The headers that identify the user in each request."""
 
     @property
     def words(self) -> str:
-        """What it is, for messages; never the secret."""
+        """A description for messages; never the secret."""
         ...
 
     def headers(self) -> Mapping[str, Secret]:

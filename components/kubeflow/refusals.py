@@ -1,4 +1,4 @@
-"""What Kubeflow Pipelines, or a gateway before it, answers instead of what was asked, each as one line.
+"""Error answers of Kubeflow Pipelines, or of a gateway before it, each as one line.
 
 The API answers ``{"code", "message", "details"}``; its upload ``{"error_message", "error_details"}``, the latter a Go
 stack. A gateway answers with a redirect to its login page, or with that page itself.
@@ -22,7 +22,7 @@ _CAUSE: Final = re.compile(r"(?:Invalid input error|Already exist error|\b\w*Err
 
 
 class KubeflowError(DriftlineError):
-    """Kubeflow Pipelines gives no answer, or fails at its own.
+    """Kubeflow Pipelines gives no answer, or fails.
 
     Attributes:
         status: the HTTP status; 0 where there was no answer.
@@ -70,31 +70,31 @@ def refusal(
             f"{asked}: answers {status} with a web page; {login}: give one that has not expired, or check the host"
         )
         return RefusedError(message, status) if status < 500 else KubeflowError(message, status)
-    told = told_by(body)
+    reason = reason_of(body)
     if status == HTTPStatus.UNAUTHORIZED:
-        return RefusedError(f"{named}: {told}; {login}: give one that has not expired", status)
+        return RefusedError(f"{named}: {reason}; {login}: give one that has not expired", status)
     if status == HTTPStatus.FORBIDDEN:
-        return RefusedError(f"{named}: {told}; {login}: check its rights, and the namespace", status)
+        return RefusedError(f"{named}: {reason}; {login}: check its rights, and the namespace", status)
     if status in range(400, 500) and status not in _LATER:
-        return RefusedError(f"{named}: {told}", status)
-    return KubeflowError(f"{named}: {told}", status)
+        return RefusedError(f"{named}: {reason}", status)
+    return KubeflowError(f"{named}: {reason}", status)
 
 
 def is_page(body: bytes) -> bool:
-    """Say whether an answer is a page for people."""
+    """Return whether an answer is a page for people."""
     return body.lstrip()[:64].lower().startswith((b"<!doctype", b"<html", b"<head", b"<!--"))
 
 
-def told_by(body: bytes) -> str:
-    """Return what an answer says went wrong: the innermost cause, on one line."""
+def reason_of(body: bytes) -> str:
+    """Return an answer's innermost cause, on one line."""
     try:
         answer = json.loads(body)
     except ValueError:
         answer = None
     text = body.decode("utf-8", "replace")
     if isinstance(answer, dict):
-        told = cast("dict[str, Any]", answer)
-        text = str(told.get("message") or told.get("error_message") or told.get("error") or text)
+        fields = cast("dict[str, Any]", answer)
+        text = str(fields.get("message") or fields.get("error_message") or fields.get("error") or text)
     # A Go stack follows on further lines; the request, with its names, is repeated in "(request: …)".
     text = " ".join(text.partition("\n")[0].split()) or " ".join(text.split())
     causes = [*_CAUSE.finditer(text)]

@@ -1,20 +1,45 @@
 """Maximum Mean Discrepancy: the two-sample test, the online detector, the drift result and its report.
 
+Two samples of vectors, compared once:
+
+>>> import numpy as np
 >>> from driftline.components.mmd import two_sample_test
+>>> rng = np.random.default_rng(0)
+>>> reference, current = rng.normal(size=(800, 4)), rng.normal(0.5, size=(800, 4))
+>>> result = two_sample_test(reference, current)
+>>> result.rejected, round(result.auc, 1)
+(True, 0.8)
+
+A stream, watched against a reference:
+
+>>> from driftline.components.mmd import OnlineDetector, OnlineSettings, calibrate
+>>> detector = OnlineDetector(calibrate(reference, OnlineSettings(window=40, steps=4, ert=1000, features=64)))
+>>> bool(detector.update(current[:400]).alarms.any())
+True
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from driftline.components.mmd.calibration import calibrate
+    from driftline.components.mmd.online import Calibration, OnlineDetector, OnlineSettings
     from driftline.components.mmd.two_sample import TestResult, two_sample_test
 
-__all__ = ["TestResult", "two_sample_test"]
+__all__ = ["Calibration", "OnlineDetector", "OnlineSettings", "TestResult", "calibrate", "two_sample_test"]
+
+_MODULES = {
+    "TestResult": "two_sample",
+    "two_sample_test": "two_sample",
+    "calibrate": "calibration",
+    "Calibration": "online",
+    "OnlineDetector": "online",
+    "OnlineSettings": "online",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Load the test, and with it JAX, when it is asked for: a process that serves the online detector needs neither."""
-    if name in __all__:
-        from driftline.components.mmd import two_sample
-
-        return getattr(two_sample, name)
+    """Load a public name's module at its first use: the test needs JAX, a detector alone does not."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from driftline.components.errors import DataError
 from driftline.components.kernel.theory.bandwidth import heuristic_kernel, scale_rows
 from driftline.components.kernel.theory.random_features import RandomFeatures
-from driftline.components.mmd.online_reference import Calibration, OnlineSettings
+from driftline.components.mmd.online import Calibration, OnlineSettings
 from driftline.components.random_bits import CALIBRATION
 
 MIN_REFERENCE_WINDOWS: Final = 4
@@ -54,7 +54,7 @@ def calibrate(reference: NDArray[np.floating], settings: OnlineSettings) -> Cali
     Args:
         reference: (n, d) of any float dtype, rows that are independent and without drift; at least 4 windows of
             them, and better 20.
-        settings: what to watch for.
+        settings: the detector's settings.
 
     Raises:
         UsageError: a kernel without random features.
@@ -106,7 +106,7 @@ def simulate_scores(
         pool: (m, 2F) float32, features of m rows of the reference.
         n: rows of the reference.
         settings: the settings.
-        rng: where the randomness comes from.
+        rng: the random generator.
 
     Returns:
         (streams, k) float64: each stream's scores, a stride apart, from the end of its first window. Those of a window
@@ -166,7 +166,7 @@ def _window_weights(settings: OnlineSettings, strides: int) -> tuple[NDArray[np.
 
 @dataclass(frozen=True, slots=True)
 class RunLengths:
-    """How the rate of false alarms falls with the threshold: ln rate = a + ln z − b·z²/2.
+    """The rate of false alarms as a function of the threshold: ln rate = a + ln z − b·z²/2.
 
     Attributes:
         mean: mean of the scores.

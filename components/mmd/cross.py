@@ -1,14 +1,14 @@
-"""The studentised cross-MMD: a test whose p-value needs no relabelling of the kernel matrix.
+"""The studentised cross-MMD: a test whose p-value needs no permutation of the kernel matrix.
 
 The first halves of both samples give a witness function f, the second halves are scored by it, and the difference of
 the mean scores, over its standard error, is tested from one side (Shekhar, Kim and Ramdas, "A permutation-free kernel
 two-sample test", NeurIPS 2022). Only pairs of a second and a first half are looked at, half of those of the full test,
-and no panel of labellings. What is traded is power: half of the rows only choose the direction in which to look.
+and no panel of labels. The price is power: half of the rows only choose the direction in which to look.
 
 Given the first halves the scores of the second are plain numbers, exchangeable between the samples when there is no
 drift. Their limit is normal, but it is reached slowly where one half is small or the scores are skewed. So up to
-``RELABELLED_ROWS`` scores in the smaller half the p-value comes from relabelling the scores, which is exact for any n
-and any distribution, and costs a sum of numbers a relabelling; past that it comes from the normal limit.
+``PERMUTED_ROWS`` scores in the smaller half the p-value comes from permuting the scores, which is exact for any n and
+any distribution, and costs one sum of numbers for each permutation; past that it comes from the normal limit.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError, UsageError
-from driftline.components.random_bits import CROSS_RELABELLINGS
+from driftline.components.random_bits import CROSS_PERMUTATIONS
 
-RELABELLED_ROWS: Final = 5000
-"""Up to this many scores in the smaller half, scores are relabelled: about half a second at most."""
-RELABELLINGS: Final = 999
+PERMUTED_ROWS: Final = 5000
+"""Up to this many scores in the smaller half, scores are permuted: about half a second at most."""
+PERMUTATIONS: Final = 999
 _SHUFFLED_ROWS: Final = 2000
 _TIE: Final = 1e-9
 _ROUNDING: Final = 1e-13
@@ -44,7 +44,7 @@ class CrossDecision:
         p_value: one-sided, never 0.
         threshold: the studentised statistic above which the test rejects; infinite when no value would do.
         rejected: whether the samples differ at the level: ``p_value <= level``.
-        exact: whether the p-value comes from relabelled scores, and not from the normal limit.
+        exact: whether the p-value comes from permuted scores, and not from the normal limit.
     """
 
     statistic: float
@@ -65,7 +65,7 @@ def cross_test(
             second half of x; n₂ ≥ 2.
         scores_y: (m₂,) the same at the second half of y; m₂ ≥ 2.
         level: rate of false alarms that is accepted, in (0, 1).
-        seed: seed of the relabellings, from 0.
+        seed: seed of the permutations, from 0.
 
     Raises:
         UsageError: a level outside (0, 1).
@@ -88,29 +88,29 @@ def cross_test(
     # On a unit scale about 0 the sums of squares below neither cancel nor underflow.
     pooled = pooled / largest if largest > 0 else pooled
     observed = float(_studentised(pooled[: x.size].sum(), np.square(pooled[: x.size]).sum(), pooled, x.size))
-    if min(x.size, y.size) > RELABELLED_ROWS:
+    if min(x.size, y.size) > PERMUTED_ROWS:
         p_value = max(math.erfc(observed / math.sqrt(2)) / 2, sys.float_info.min)
         threshold = NormalDist().inv_cdf(1 - level)
         return CrossDecision(statistic, observed, p_value, threshold, p_value <= level, exact=False)
-    relabelled = _relabelled(pooled, x.size, seed)
+    permuted = _permuted(pooled, x.size, seed)
     # Near ties are ties that rounding broke; they count against.
     tolerance = _TIE * max(1.0, abs(observed)) if math.isfinite(observed) else 0.0
-    p_value = (1 + int((relabelled >= observed - tolerance).sum())) / (RELABELLINGS + 1)
-    allowed = math.floor(level * (RELABELLINGS + 1) + 1e-9) - 1
-    threshold = math.inf if allowed < 0 else float(np.sort(relabelled)[RELABELLINGS - 1 - allowed])
+    p_value = (1 + int((permuted >= observed - tolerance).sum())) / (PERMUTATIONS + 1)
+    allowed = math.floor(level * (PERMUTATIONS + 1) + 1e-9) - 1
+    threshold = math.inf if allowed < 0 else float(np.sort(permuted)[PERMUTATIONS - 1 - allowed])
     return CrossDecision(statistic, observed, p_value, threshold, p_value <= level, exact=True)
 
 
-def _relabelled(pooled: NDArray[np.float64], n: int, seed: int) -> NDArray[np.float64]:
-    """Return the studentised statistic of random relabellings, (RELABELLINGS,) float64; sums over the smaller half."""
-    rng = np.random.default_rng([seed, CROSS_RELABELLINGS])
+def _permuted(pooled: NDArray[np.float64], n: int, seed: int) -> NDArray[np.float64]:
+    """Return the studentised statistic of random permutations, (PERMUTATIONS,) float64; sums over the smaller half."""
+    rng = np.random.default_rng([seed, CROSS_PERMUTATIONS])
     size = min(n, len(pooled) - n)
-    sums = np.empty((2, RELABELLINGS), np.float64)
+    sums = np.empty((2, PERMUTATIONS), np.float64)
     if len(pooled) <= _SHUFFLED_ROWS:
-        chosen = rng.permuted(np.tile(pooled, (RELABELLINGS, 1)), axis=1)[:, :size]
+        chosen = rng.permuted(np.tile(pooled, (PERMUTATIONS, 1)), axis=1)[:, :size]
         sums[:] = chosen.sum(axis=1), np.square(chosen).sum(axis=1)
     else:  # shuffling all scores for the sake of a few would take longer
-        for index in range(RELABELLINGS):
+        for index in range(PERMUTATIONS):
             chosen = pooled[rng.choice(len(pooled), size, replace=False, shuffle=False)]
             sums[:, index] = chosen.sum(), np.square(chosen).sum()
     if size == n:

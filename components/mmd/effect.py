@@ -1,7 +1,7 @@
-"""How large a drift is: a confidence interval for MMD², and how often the witness tells old texts from new.
+"""Effect size of a drift: a confidence interval for MMD², and the AUC of the witness.
 
-A p-value says whether there is drift; with enough texts it is small for a drift that matters to nobody. What follows
-says how much, from the sums that the pass over the kernel matrix yields anyway.
+A p-value answers whether there is drift; with enough texts it is small even for a drift that matters to nobody. This
+module measures how large the drift is, from sums that the pass over the kernel matrix yields anyway.
 
 **Variance of the unbiased MMD².** By Hoeffding's decomposition the part that is linear in single texts and the part
 that is about pairs are uncorrelated, so the variance is exactly
@@ -10,14 +10,14 @@ that is about pairs are uncorrelated, so the variance is exactly
 
 where ζ_x = Var f(X) and ζ_y = Var f(Y) are the variances of the population's witness f(z) = E k(z, X) − E k(z, Y), and
 κ_xx = E k(X, X')² − 2 E_X (E_X' k)² + (E k(X, X'))², and so on, are the mean squares of the doubly centred kernel.
-The linear part leads where there is drift (Gretton et al., JMLR 2012, corollary 16) and vanishes where there is none;
-the pairs' part is the variance there (theorem 12). Every moment is estimated without bias, by sums over tuples of
+The linear part dominates where there is drift (Gretton et al., JMLR 2012, corollary 16) and vanishes where there is
+none; the variance is then the pairs' part (theorem 12). Every moment is estimated without bias, by sums over tuples of
 different texts, as Sutherland and Deka ("Unbiased estimators for the variance of MMD estimators", 2019) do for n = m.
 
 **Interval.** The linear part is proportional to MMD² along a given direction of drift, so that a sample whose estimate
 is low by chance has a variance that is too low as well: adding multiples of the standard error covers a small drift 87%
-of the time instead of 95%. The interval therefore holds every value t that is not refuted, as Wilson's does for a
-share: (estimate − t)² ≤ q²·(A·t + B), with q the normal quantile, B the pairs' part and A the linear part for each
+of the time instead of 95%. The interval therefore holds every value t that is not refuted, like Wilson's for a
+proportion: (estimate − t)² ≤ q²·(A·t + B), with q the normal quantile, B the pairs' part and A the linear part for each
 unit of MMD².
 """
 
@@ -40,7 +40,7 @@ class Interval:
     Attributes:
         low: lower end; 0 where it would be below, as MMD² of two distributions is never negative.
         high: upper end, at least 0 for the same reason.
-        standard_error: of the unbiased estimate, were MMD² what it estimates.
+        standard_error: of the unbiased estimate, if the population's MMD² were equal to it.
     """
 
     low: float
@@ -54,7 +54,7 @@ class Variance:
 
     Attributes:
         texts: 4ζ_x/n + 4ζ_y/m, the part linear in the texts.
-        pairs: what pairs of texts add.
+        pairs: the part of pairs of texts.
         steepest: the most that the linear part can be for each unit of MMD²: 4√κ_xx/n + 4√κ_yy/m, for ζ = ⟨f, C f⟩ is
             at most ‖f‖² = MMD² times the largest eigenvalue of the sample's covariance operator C, and √κ is the root
             of the sum of their squares.
@@ -126,12 +126,13 @@ def variance(rows: NDArray[np.float64], squares: NDArray[np.float64], n: int, m:
     return Variance(4 * zeta_x / n + 4 * zeta_y / m, pairs, steepest)
 
 
-def discrimination(scores_x: NDArray[np.float64], scores_y: NDArray[np.float64]) -> float:
-    """Return how often the witness tells which is which of two texts, one of x and one of y, drawn at random.
+def witness_auc(scores_x: NDArray[np.float64], scores_y: NDArray[np.float64]) -> float:
+    """Return the area under the witness's ROC curve, also known as the probability of superiority.
 
-    It is the area under the ROC curve of the witness, each text left out of its own sample's mean: 0.5, or a little
-    less in small samples, when the two are alike, 1 when every text of y looks newer than every text of x. Ties count
-    one half. It needs no knowledge of the kernel's scale, so that it compares from one dataset to another.
+    It is the probability that, of a text of x and a text of y drawn at random, the one of x has the higher witness;
+    ties count one half. Each text is left out of its own sample's mean. The value is 0.5, or a little less in small
+    samples, when the two samples are alike, and 1 when every text of y looks newer than every text of x. It does not
+    depend on the kernel's scale, so that it compares between datasets.
 
     Args:
         scores_x: (n,) witness values of the texts of x, n ≥ 1.

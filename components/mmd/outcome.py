@@ -1,4 +1,4 @@
-"""From the sums of a pass to an outcome: the decision, which kernels saw it, how large it is, each row's witness."""
+"""From the sums of a pass to an outcome: the decision, the kernels' shares, the effect size, each row's witness."""
 
 from __future__ import annotations
 
@@ -17,37 +17,36 @@ from driftline.components.kernel.spec import KernelSpec
 from driftline.components.kernel.tiles.feature_sums import FeatureSums
 from driftline.components.kernel.tiles.sums import KernelSums
 from driftline.components.mmd.cross import CrossDecision, cross_test
-from driftline.components.mmd.effect import Interval, discrimination, interval
-from driftline.components.mmd.feature_error import approximation_error
+from driftline.components.mmd.effect import Interval, interval, witness_auc
 from driftline.components.mmd.result import KernelFinding
 from driftline.components.mmd.search import combine, own_p_values, shares
-from driftline.components.mmd.statistic import decide, feature_statistics, statistics, witness
+from driftline.components.mmd.statistic import decide, feature_error_bound, feature_statistics, statistics, witness
 
 CONFIDENCE: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a test found.
+    """The outcome of a test on a pass's sums.
 
     Attributes:
         method: how MMD² was estimated and judged.
-        why: who chose the method, and what it trades.
+        why: who chose the method, and its costs and gains.
         combination: how the kernels' statistics were combined; empty for one kernel.
-        statistic: the test's statistic: unbiased MMD² where there is one kernel, else the combination's value. Of the
-            cross method, the studentised one.
+        statistic: the test's statistic: unbiased MMD² of one kernel, the combination's value of several; the
+            studentised one of the cross method.
         p_value: its p-value; never 0.
         threshold: the statistic above which the test rejects at ``level``.
         level: accepted rate of false alarms.
         rejected: ``p_value <= level``.
-        permuted: (B,) the statistic under each relabelling; empty for the cross method, which needs none.
-        kernels: what each kernel saw.
-        leading: place of the kernel with the largest share: MMD², interval and witness are under it.
+        permuted: (B,) the statistic under each permutation; empty for the cross method, which needs none.
+        kernels: each kernel's own result.
+        leading_kernel: index of the kernel with the largest share; MMD², interval and witness are those of this kernel.
         mmd2: unbiased estimate of MMD².
         interval: confidence interval of MMD², at 95%; None where a sample has fewer than four rows.
-        discrimination: how often the witness tells a text of the current sample from one of the reference: 0.5 when
-            they are alike, 1 when every text gives itself away.
-        approximation: bound of the error in ``mmd2`` that random features made, at 99%; 0 for other methods.
+        auc: area under the witness's ROC curve (:func:`~driftline.components.mmd.effect.witness_auc`): 0.5 for samples
+            that are alike, 1 for samples that are told apart without error.
+        feature_error_bound: bound of the error in ``mmd2`` that random features made, at 99%; 0 for other methods.
     """
 
     method: Method
@@ -60,15 +59,15 @@ class Outcome:
     rejected: bool
     permuted: tuple[float, ...]
     kernels: tuple[KernelFinding, ...]
-    leading: int
+    leading_kernel: int
     mmd2: float
     interval: Interval | None
-    discrimination: float
-    approximation: float
+    auc: float
+    feature_error_bound: float
 
     @property
     def permutations(self) -> int:
-        """Number of relabellings, B; 0 for the cross method."""
+        """Number of permutations, B; 0 for the cross method."""
         return len(self.permuted)
 
 
@@ -102,10 +101,10 @@ def features_outcome(
     """
     values = feature_statistics(sums, spec.n, spec.m)
     outcome, scores = _judged(spec, values, rows_of, level, combination)
-    kernel = outcome.leading
+    kernel = outcome.leading_kernel
     reference = sums.labelled[kernel, 0]
-    error = approximation_error(reference, sums.total[kernel] - reference, spec.n, spec.m, group)
-    return replace(outcome, approximation=error), scores
+    error = feature_error_bound(reference, sums.total[kernel] - reference, spec.n, spec.m, group)
+    return replace(outcome, feature_error_bound=error), scores
 
 
 def _judged(
@@ -135,11 +134,11 @@ def _judged(
         rejected=decision.rejected,
         permuted=tuple(combined[1:].tolist()),
         kernels=_kernels(spec, values[:, 0], own_p_values(values), evidence),
-        leading=leading,
+        leading_kernel=leading,
         mmd2=float(values[leading, 0]),
         interval=interval(rows, _squares(spec, leading), n, m, CONFIDENCE) if min(n, m) > 3 else None,
-        discrimination=discrimination(scores[:n], scores[n:]),
-        approximation=0.0,
+        auc=witness_auc(scores[:n], scores[n:]),
+        feature_error_bound=0.0,
     )
     return outcome, scores
 
@@ -147,7 +146,7 @@ def _judged(
 def cross_outcome(spec: KernelSpec, sums: KernelSums, level: float) -> Found:
     """Judge the sums of a pass over halves; return the outcome and every row's witness, by the other half, (N,).
 
-    Several kernels are one: their sum, each over the root of its mean square, as its weight says.
+    Several kernels are one: their weighted sum, each over the root of its mean square.
     """
     n, m = spec.n, spec.m
     first = np.ones(n + m, bool)
@@ -181,11 +180,11 @@ def cross_outcome(spec: KernelSpec, sums: KernelSums, level: float) -> Found:
         kernels=_kernels(
             spec, np.array([one.statistic for one in alone]), np.array([one.p_value for one in alone]), evidence
         ),
-        leading=leading,
+        leading_kernel=leading,
         mmd2=own.statistic,
         interval=_around(own),
-        discrimination=discrimination(*_second(each[leading], first, n)),
-        approximation=0.0,
+        auc=witness_auc(*_second(each[leading], first, n)),
+        feature_error_bound=0.0,
     )
     return outcome, each[leading]
 

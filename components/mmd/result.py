@@ -1,4 +1,4 @@
-"""What a drift run found, as plain frozen values: written as JSON, read by the report, the history and the alerts."""
+"""The result of a drift run as plain frozen values: written as JSON, read by the report, the history and the alerts."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any, Self
 from driftline.components.sampling.identity import SampleIdentity
 
 FORMAT = "driftline.drift-result"
-VERSION = 2
+VERSION = 3
 COMPARED = "compared"
 SKIPPED = "skipped"
-"""What became of a run, its status: whether there was enough in both windows to compare."""
+"""Status of a run: whether both windows held enough to compare."""
 DRIFT_FOUND = "drift found"
 NO_DRIFT_FOUND = "no drift found"
-"""What a run that compared something says, in words."""
+"""Verdicts of a run that compared its windows."""
 
 
 def in_words(drift: bool) -> str:
-    """Return what a run that compared something says."""
+    """Return the verdict of a run that compared its windows."""
     return DRIFT_FOUND if drift else NO_DRIFT_FOUND
 
 
 @dataclass(frozen=True, slots=True)
 class StepTiming:
-    """What was run and how long it took: wall-clock seconds, summed over the step's tasks."""
+    """One step of the run: its tasks, and their wall-clock seconds, summed."""
 
     name: str
     tasks: int
@@ -35,11 +35,11 @@ class StepTiming:
 
 @dataclass(frozen=True, slots=True)
 class MovedText:
-    """A text, and how much more it looks like the reference (> 0) or like the current window (< 0).
+    """A text with its witness: above 0 it looks more like the reference, below 0 more like the current window.
 
     Attributes:
         id: the text's id in its dataset.
-        sample: ``"reference"`` or ``"current"``, where the text stands.
+        sample: ``"reference"`` or ``"current"``, the sample that holds the text.
         witness: mean kernel value with the reference minus that with the current sample, itself left out.
         text: the text, or None where the dataset does not carry the column, or the row has none.
     """
@@ -52,14 +52,14 @@ class MovedText:
 
 @dataclass(frozen=True, slots=True)
 class KernelFinding:
-    """What one kernel saw.
+    """One kernel's own result within a test.
 
     Attributes:
         name: name of its family, for example ``"rbf"``.
         gamma: its inverse squared length scale.
-        weight: how much it counts among the kernels; they sum to 1.
+        weight: its weight among the kernels; they sum to 1.
         mmd2: unbiased estimate of MMD² under it.
-        p_value: its own, not corrected for there being several.
+        p_value: its own, not corrected for the number of kernels.
         share: its part of the evidence; the kernels' sum to 1.
     """
 
@@ -77,9 +77,9 @@ class FoundWindow:
 
     Attributes:
         uri: the window.
-        asked: what the user gave, before it became `uri`.
+        asked: the user's words, from which `uri` was resolved.
         rows: texts found there.
-        missing: days or hours of it of which there is no dataset.
+        missing: its days or hours that have no dataset.
     """
 
     uri: str
@@ -90,12 +90,12 @@ class FoundWindow:
 
 @dataclass(frozen=True, slots=True)
 class SkippedResult:
-    """A drift run that had not enough to compare. Nothing is said of drift by it.
+    """The result of a drift run that had not enough to compare, and so has no verdict.
 
     Attributes:
         reason: why it was skipped.
-        reference: what was found on one side.
-        current: what was found on the other.
+        reference: the window of the reference.
+        current: the current window.
         created, run, job, as_of, report_uri: as of :class:`DriftResult`.
         status: ``"skipped"``.
     """
@@ -131,29 +131,30 @@ class DriftResult:
         created: when the run began, ISO 8601 in UTC.
         drift: whether the test rejects at ``level``: ``p_value <= level``.
         method: how MMD² was estimated and judged: ``"exact"``, ``"cross"`` or ``"features"``.
-        method_reason: who chose the method, and what it trades.
+        method_reason: who chose the method, and its costs and gains.
         combination: how several kernels' statistics were combined into one; empty for one kernel.
         statistic: the test's statistic: for one kernel unbiased MMD² (Gretton et al. 2012, Lemma 6), float64, which can
             be below 0; else the combination's value; of ``"cross"`` the studentised one.
         p_value: (1 + #{permuted ≥ observed}) / (permutations + 1); never 0.
         threshold: the statistic above which the test rejects at ``level``.
         level: accepted rate of false alarms, in (0, 1).
-        permutations: number of random relabellings, B; 0 for ``"cross"``, which needs none.
-        seed: seed of sampling and relabelling.
-        kernels: what each kernel saw.
-        leading: place of the kernel with the largest share, under which the next four and the moved texts are.
+        permutations: number of random permutations, B; 0 for ``"cross"``, which needs none.
+        seed: seed of sampling and of the permutations.
+        kernels: each kernel's own result.
+        leading_kernel: index of the kernel with the largest share; the next four values and the moved texts are of this
+            kernel.
         mmd2: unbiased estimate of MMD².
         mmd2_interval: its confidence interval at 95%, or None where a sample has fewer than four rows.
-        discrimination: how often the witness tells a text of the current window from one of the reference: 0.5 when
-            they are alike, 1 at most.
-        approximation: bound, at 99%, of the error in ``mmd2`` that ``"features"`` made; 0 for other methods.
+        auc: area under the witness's ROC curve: the probability that a random text of the reference has a higher
+            witness than a random text of the current window; 0.5 when they are alike, 1 at most.
+        feature_error_bound: bound, at 99%, of the error of ``mmd2`` under ``"features"``; 0 for other methods.
         reference: the sample X.
         current: the sample Y.
         components: dimensions kept by the projection; 0 where the vectors were compared whole.
         explained_variance_ratio: share of the pooled variance along each kept dimension, descending.
         moved: texts with the lowest and the highest witness values, ascending by witness.
         steps: what was run, in order.
-        run: the run's own name; empty in results of before there was one.
+        run: the run's own name.
         job: the backend's name for the run.
         as_of: the moment that windows are relative to, ISO 8601 in UTC.
         report_uri: where the report is.
@@ -174,11 +175,11 @@ class DriftResult:
     permutations: int
     seed: int
     kernels: tuple[KernelFinding, ...]
-    leading: int
+    leading_kernel: int
     mmd2: float
     mmd2_interval: tuple[float, float] | None
-    discrimination: float
-    approximation: float
+    auc: float
+    feature_error_bound: float
     reference: SampleIdentity
     current: SampleIdentity
     components: int
@@ -196,11 +197,11 @@ class DriftResult:
     @property
     def kernel(self) -> KernelFinding:
         """The leading kernel."""
-        return self.kernels[self.leading]
+        return self.kernels[self.leading_kernel]
 
     @property
     def verdict(self) -> str:
-        """What was found, in words."""
+        """The verdict in words."""
         return in_words(self.drift)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,17 +1,17 @@
 """Kernel search: many kernels' MMD² combined into one statistic that stays at its level.
 
-One pass over the pooled sample yields, for every kernel, MMD² under the observed labelling and under B random ones.
-Each combination makes one number of a labelling's values by a rule that treats all 1 + B labellings alike. So the
-permutation p-value of that number is exact at any size and for any kernels: nothing is paid for searching but what the
-combination's own permutation distribution says (Schrab et al. 2023, Biggs et al. 2023). Taking the kernel with the
-smallest p-value, and that p-value, would not be exact.
+One pass over the pooled sample yields MMD² for every kernel, under the observed labels and under B permutations of
+them. A combination makes one number of the kernels' values under one permutation, by a rule that is the same for all
+1 + B of them, the observed labels included. So the permutation p-value of that number is exact at any size and for any
+kernels: the search costs only what the combination's own permutation distribution shows (Schrab et al. 2023, Biggs et
+al. 2023). Taking the kernel with the smallest p-value, and that p-value, would not be exact.
 
 ===========  ========================================================================================================
 studentised  the default: each kernel's MMD² is measured in standard deviations of its own distribution over the
-             labellings, z; then log Σ (w·exp(3z))², a soft maximum.
+             permutations, z; then log Σ (w·exp(3z))², a soft maximum.
 fuse         MMD-FUSE: log Σ w·exp(λ·MMD²/√N̂) / λ with N̂ the kernel's mean square over pairs and λ = √(s(s − 1)), s
              the smaller sample's rows (Biggs, Schrab, Gretton, NeurIPS 2023, section 4).
-agg          MMDAgg: each kernel's rank p-value among the labellings, and of these the smallest after division by the
+agg          MMDAgg: each kernel's rank p-value among the permutations, and of these the smallest after division by the
              weights (Schrab, Kim, Albert, Laurent, Guedj, Gretton, JMLR 2023), in the form that takes the ranks and
              the correction from one set of permutations, and is exact for a finite number of them.
 ===========  ========================================================================================================
@@ -31,20 +31,20 @@ from driftline.components.errors import UsageError
 Array = NDArray[np.float64]
 
 SHARPNESS: Final = 3.0
-"""How near the studentised soft maximum is to the maximum: the lower, the more do kernels that see a little together
-count, and the less one that sees much alone. At 3 a kernel's weight is about the share of the level that it has: where
-a test over some kernels at level 0.05 decides, at z about 2.6, the normal distribution's tail falls as exp(-3z)."""
+"""Closeness of the studentised soft maximum to the maximum. At a lower value several kernels that each see a little
+count more, and one kernel that sees much counts less. At 3 a kernel's weight is about its share of the level: where a
+test over some kernels at level 0.05 decides, at z about 2.6, the normal distribution's tail falls as exp(-3z)."""
 
 NO_SPREAD: Final = 1e-11
-"""A kernel whose MMD² varies over the labellings by less than this share of its root mean square is constant over the
-pairs, as far as float64 sums can tell. What varies is rounding, and it counts as nothing."""
+"""A kernel whose MMD² varies over the permutations by less than this share of its root mean square is constant over the
+pairs, as far as float64 sums show. The variation is rounding, and counts as nothing."""
 
 
 def combine(values: ArrayLike, squares: ArrayLike, weights: ArrayLike, n: int, m: int, combination: str) -> Array:
-    """Combine the kernels' statistics into one for each labelling.
+    """Combine the kernels' statistics into one for each permutation.
 
     Args:
-        values: (Q, 1 + B) unbiased MMD² of each kernel under each labelling, the observed one first.
+        values: (Q, 1 + B) unbiased MMD² of each kernel under each permutation, the observed labels first.
         squares: (Q,) mean of k(zᵢ, zⱼ)² over the pairs i ≠ j of the pooled sample.
         weights: Q shares above 0 that sum to 1.
         n: rows of x.
@@ -52,8 +52,8 @@ def combine(values: ArrayLike, squares: ArrayLike, weights: ArrayLike, n: int, m
         combination: one of ``driftline.components.drift_settings.COMBINATIONS``.
 
     Returns:
-        (1 + B,) float64: larger means further apart. Only comparisons between labellings mean anything: the p-value is
-        (1 + #{permuted ≥ observed}) / (1 + B).
+        (1 + B,) float64: larger means further apart. Only comparisons between permutations have a meaning: the
+        p-value is (1 + #{permuted ≥ observed}) / (1 + B).
 
     Raises:
         UsageError: an unknown combination, or shapes that do not belong together.
@@ -87,13 +87,13 @@ def shares(values: ArrayLike, squares: ArrayLike, weights: ArrayLike, n: int, m:
 def own_p_values(values: ArrayLike) -> Array:
     """Return each kernel's own permutation p-value, (Q,) float64: (1 + #{permuted ≥ observed}) / (1 + B).
 
-    They say which kernels see a difference. The smallest of them is no p-value of the search: it has been picked.
+    They show which kernels see a difference. The smallest of them is not a p-value of the search: it was selected.
     """
-    array = _labelled(values)
+    array = _checked(values)
     return np.mean(array >= array[:, :1], axis=1)
 
 
-def _labelled(values: ArrayLike) -> Array:
+def _checked(values: ArrayLike) -> Array:
     array = np.asarray(values, np.float64)
     if array.ndim != 2 or array.shape[0] == 0 or array.shape[1] < 2:
         raise UsageError(f"values: expected one row a kernel of 1 + B statistics, B at least 1, got {array.shape}")
@@ -103,9 +103,9 @@ def _labelled(values: ArrayLike) -> Array:
 def _terms(
     values: ArrayLike, squares: ArrayLike, weights: ArrayLike, n: int, m: int, combination: str
 ) -> tuple[Array, Array]:
-    """Return what each kernel brings to each labelling, (Q, 1 + B), and what it is weighted by, (Q,)."""
+    """Return each kernel's term under each permutation, (Q, 1 + B), and its weight, (Q,)."""
     check_combination(combination)
-    array, mean_square, share = _labelled(values), np.asarray(squares, np.float64), np.asarray(weights, np.float64)
+    array, mean_square, share = _checked(values), np.asarray(squares, np.float64), np.asarray(weights, np.float64)
     if mean_square.shape != array.shape[:1] or share.shape != array.shape[:1]:
         raise UsageError(
             f"squares and weights: expected one for each of {len(array)} kernels, "
@@ -127,19 +127,19 @@ def _terms(
 
 
 def rank_p_values(values: ArrayLike) -> Array:
-    """Return each labelling's rank p-value within its kernel, (Q, 1 + B): the share of labellings with no less."""
-    array = _labelled(values)
+    """Return each permutation's rank p-value within its kernel, (Q, 1 + B): the share of permutations with no less."""
+    array = _checked(values)
     ordered = np.sort(array, axis=1)
     below = np.stack([np.searchsorted(row, of, side="left") for row, of in zip(ordered, array, strict=True)])
     return (array.shape[1] - below) / array.shape[1]
 
 
 def _temperature(n: int, m: int) -> float:
-    """MMD-FUSE's λ: how near the soft maximum is to the maximum."""
+    """Return MMD-FUSE's λ: closeness of the soft maximum to the maximum."""
     smaller = min(n, m)
     return math.sqrt(smaller * (smaller - 1))
 
 
 def _divided(values: Array, by: Array) -> Array:
-    """Divide; by 0 gives 0: a kernel that is zero, or constant, for all pairs says nothing."""
+    """Divide, with 0 for a division by 0: a kernel that is zero, or constant, for all pairs shows nothing."""
     return np.divide(values, by, out=np.zeros_like(values), where=by > 0)

@@ -14,15 +14,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError, StorageConflict, StorageError
-from driftline.components.kernel.checkpoint import finished_sums
 from driftline.components.kernel.step import stream_blocks
-from driftline.components.kernel.tasks import KernelPlan
+from driftline.components.kernel.tasks import KernelPlan, finished_sums
 from driftline.components.kernel.tiles.feature_sums import FeatureSums, combine_features, feature_rows
 from driftline.components.kernel.tiles.sums import PartialSums, combine
 from driftline.components.mmd.outcome import Found, Outcome, cross_outcome, exact_outcome, features_outcome
 from driftline.components.mmd.report.data import HistoryPoint, ReportData
-from driftline.components.mmd.report.render import render_report
-from driftline.components.mmd.report.skipped import render_skipped
+from driftline.components.mmd.report.render import render_report, render_skipped
 from driftline.components.mmd.result import (
     COMPARED,
     SKIPPED,
@@ -33,11 +31,11 @@ from driftline.components.mmd.result import (
     StepTiming,
     in_words,
 )
-from driftline.components.mmd.run_metrics import figures, figures_of_skipped
-from driftline.components.random_bits import mixed_order
+from driftline.components.mmd.run_metrics import run_metrics, skipped_run_metrics
+from driftline.components.random_bits import shuffled_order
 from driftline.components.sampling.identity import Run
 from driftline.components.sampling.pooled import PooledSample
-from driftline.components.steps import Skipped, running
+from driftline.components.steps import Skipped, logged_step
 from driftline.components.storage.dataset.reader import EmbeddingsDataset
 from driftline.components.storage.objects.json_history import append_history, read_history
 from driftline.components.storage.objects.store import (
@@ -58,16 +56,16 @@ MOVED_TEXTS = 10
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the test step hands to the report step.
+    """The test step's artifact, read by the report step.
 
     Attributes:
         plan: the pass whose sums were judged.
-        outcome: what the test found.
+        outcome: the test's outcome.
         moved_rows: rows of the pooled sample with the lowest and the highest witness, ascending by witness.
         moved_witness: their witness values.
         kernel_tasks: number of kernel tasks.
-        kernel_seconds: what they took, summed.
-        seconds: how long the test took.
+        kernel_seconds: their seconds, summed.
+        seconds: seconds of the test.
     """
 
     plan: KernelPlan
@@ -80,11 +78,11 @@ class Judged:
 
 
 class Verdict(NamedTuple):
-    """What a run comes to; the outputs of the test step.
+    """A run's verdict: the outputs of the test step.
 
     Attributes:
         drift: whether the window no longer looks like the reference.
-        p_value: 1 for a run that was skipped: it speaks for nothing.
+        p_value: 1 for a run that was skipped, as it is evidence of nothing.
         mmd2: unbiased estimate of MMD²; 0 for a run that was skipped.
         threshold: the statistic above which the test rejects; 0 for a run that was skipped.
         verdict: ``"drift found"``, ``"no drift found"`` or ``"skipped"``.
@@ -98,7 +96,7 @@ class Verdict(NamedTuple):
 
 
 class Tested(NamedTuple):
-    """What the test step returns: the verdict, and the figures to show beside it."""
+    """The test step's outputs: the verdict, and the figures to show beside it."""
 
     verdict: Verdict
     metrics: dict[str, float | str]
@@ -112,7 +110,7 @@ def test(*, plan: str, out: str, witness_out: str) -> Tested:
         out: path of the artifact to write.
         witness_out: path of the artifact with every row's witness, (N,) float32 in the order of the pooled sample.
     """
-    with running("test", hands_on=(out, witness_out)) as clock:
+    with logged_step("test", outputs=(out, witness_out)) as clock:
         known = read_value(plan, KernelPlan)
         pooled = known.sample.pooled
         seconds: list[float] = []
@@ -125,8 +123,8 @@ def test(*, plan: str, out: str, witness_out: str) -> Tested:
 
         outcome, mixed = _found(known, read(), pooled.settings.test_level, pooled.settings.kernel_combination)
         scores = np.empty(pooled.rows)
-        scores[mixed_order(pooled.seed, 0, pooled.n)] = mixed[: pooled.n]
-        scores[mixed_order(pooled.seed, pooled.n, pooled.rows)] = mixed[pooled.n :]
+        scores[shuffled_order(pooled.seed, 0, pooled.n)] = mixed[: pooled.n]
+        scores[shuffled_order(pooled.seed, pooled.n, pooled.rows)] = mixed[pooled.n :]
         moved = extremes(scores, MOVED_TEXTS)
         tested = Judged(
             plan=known,
@@ -143,8 +141,8 @@ def test(*, plan: str, out: str, witness_out: str) -> Tested:
         verdict = in_words(outcome.rejected)
         clock.log("progress", verdict=verdict, p_value=outcome.p_value, statistic=outcome.statistic)
         decided = Verdict(outcome.rejected, outcome.p_value, outcome.mmd2, outcome.threshold, verdict)
-        return Tested(decided, figures(outcome, pooled))
-    return Tested(Verdict(False, 1.0, 0.0, 0.0, SKIPPED), figures_of_skipped())
+        return Tested(decided, run_metrics(outcome, pooled))
+    return Tested(Verdict(False, 1.0, 0.0, 0.0, SKIPPED), skipped_run_metrics())
 
 
 test.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]  # a step, not a test case
@@ -176,7 +174,7 @@ def extremes(scores: np.ndarray[Any, np.dtype[np.float64]], count: int) -> np.nd
 
 
 class Reported(NamedTuple):
-    """What a run leaves for whoever acts on it; the outputs of the last step.
+    """The outputs of the run's last step, for reactions to drift.
 
     Attributes:
         drift: whether the window no longer looks like the reference.
@@ -190,8 +188,8 @@ class Reported(NamedTuple):
 def report(*, outcome: str, witness: str, result_out: str, report_out: str) -> Reported:
     """Write the result, the report and the record in the history; empty the run's workspace.
 
-    A run never writes over another's report: where there is one in its folder, it takes a folder of its own in there,
-    named by its time and name. ``report.html``, ``result.json`` and ``witness.parquet`` lie together.
+    A run never writes over another's report: where its folder holds one, it makes a folder of its own in there, named
+    by its time and name. ``report.html``, ``result.json`` and ``witness.parquet`` lie together.
 
     Args:
         outcome: path of the test's outcome.
@@ -199,7 +197,7 @@ def report(*, outcome: str, witness: str, result_out: str, report_out: str) -> R
         result_out: path of the result artifact.
         report_out: path of the report artifact.
     """
-    with running("report") as clock:
+    with logged_step("report") as clock:
         try:
             found = read_value(outcome, Judged)
         except Skipped as skipped:
@@ -209,7 +207,7 @@ def report(*, outcome: str, witness: str, result_out: str, report_out: str) -> R
         seen = found.plan.sample
         pooled = seen.pooled
         history = pooled.run.history
-        past = _history(history, pooled.run.id)  # before anything is written: one that cannot be read stops the run
+        past = _history(history, pooled.run.id)  # before anything is written: an unreadable history stops the run
         folder, result = _claimed(pooled.run, _result(found))
         record = _record(result)
         _append(history, record, folder)
@@ -253,7 +251,7 @@ _AnyResult = TypeVar("_AnyResult", DriftResult, SkippedResult)
 
 
 def _claimed(run: Run, result: _AnyResult) -> tuple[str, _AnyResult]:
-    """Write a result where no other run's is; return the folder, and the result with its report's place."""
+    """Write a result into a folder without another run's; return the folder, and the result with its report's place."""
     own = f"{datetime.fromisoformat(run.created):%Y%m%dT%H%M%SZ}-{run.id[:8]}"
     for folder in (run.folder, join(run.folder, own)):
         place = join(folder, "result.json")
@@ -271,7 +269,7 @@ def _claimed(run: Run, result: _AnyResult) -> tuple[str, _AnyResult]:
 
 
 def _append(history: str, record: Mapping[str, Any], folder: str) -> None:
-    """Add a run's record to the history. Where that fails, its result goes: the folder is free for the next run."""
+    """Add a run's record to the history. If that fails, remove its result: the folder is free for the next run."""
     try:
         append_history(history, record, key=record["run"])
     except StorageError:
@@ -329,11 +327,11 @@ def _result(found: Judged) -> DriftResult:
         permutations=len(outcome.permuted),
         seed=known.spec.seed,
         kernels=outcome.kernels,
-        leading=outcome.leading,
+        leading_kernel=outcome.leading_kernel,
         mmd2=outcome.mmd2,
         mmd2_interval=None if outcome.interval is None else (outcome.interval.low, outcome.interval.high),
-        discrimination=outcome.discrimination,
-        approximation=outcome.approximation,
+        auc=outcome.auc,
+        feature_error_bound=outcome.feature_error_bound,
         reference=pooled.reference,
         current=pooled.current,
         components=seen.components,
@@ -356,7 +354,7 @@ def _result(found: Judged) -> DriftResult:
 
 
 def _record(result: DriftResult) -> dict[str, Any]:
-    """Return what the history keeps: the result without its texts, which may be private, and without timings."""
+    """Return the history's record: the result without its texts, which may be private, and without timings."""
     kept = {name: value for name, value in result.to_json().items() if name not in ("moved", "steps")}
     return json.loads(json.dumps(kept))  # as it will be read again
 

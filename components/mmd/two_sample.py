@@ -1,4 +1,4 @@
-"""The library's front door: a two-sample test on arrays."""
+"""The two-sample test on arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from driftline.components.drift_settings import (
     DEFAULT_COMBINATION,
     MEDIAN,
     SEARCH,
-    Bandwidth,
+    Gamma,
     Method,
     check_combination,
     check_features,
@@ -31,7 +31,7 @@ from driftline.components.kernel.tiles.sums import combine
 from driftline.components.mmd.effect import Interval
 from driftline.components.mmd.outcome import Found, cross_outcome, exact_outcome, features_outcome
 from driftline.components.mmd.result import KernelFinding
-from driftline.components.random_bits import check_seed, mixed_order
+from driftline.components.random_bits import check_seed, shuffled_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +48,24 @@ class TestResult:
         n: rows of x.
         m: rows of y.
         method: how MMD² was estimated and judged: ``"exact"``, ``"cross"`` or ``"features"``.
-        why: who chose the method, and what it trades.
+        why: who chose the method, and its costs and gains.
         combination: how several kernels' statistics were combined; empty for one.
-        kernels: what each kernel saw.
-        leading: place of the kernel with the largest share of the evidence, of which are:
-        mmd2: unbiased estimate of MMD²,
-        interval: its confidence interval at 95%, or None where a sample has fewer than four rows,
-        discrimination: how often the witness tells a row of y from one of x: 0.5 when they are alike, 1 at most,
-        approximation: and a bound of the error that ``"features"`` made in it; 0 for other methods.
-        permutations: number of random relabellings, B; 0 for ``"cross"``.
-        seed: seed of the relabellings.
-        permuted: (B,) float64, the statistic under each relabelling.
-        witness_x: (n,) float64, how much more each row of x looks like x (> 0) than like y (< 0).
-        witness_y: (m,) float64, the same for the rows of y: the lowest are the newest.
+        kernels: each kernel's own result.
+        leading_kernel: index of the kernel with the largest share of the evidence; the next four values are of this
+            kernel.
+        mmd2: unbiased estimate of MMD².
+        interval: its confidence interval at 95%, or None where a sample has fewer than four rows.
+        auc: area under the witness's ROC curve: the probability that a random row of x has a higher witness than a
+            random row of y; 0.5 when they are alike, 1 at most.
+        feature_error_bound: bound, at 99%, of the error of ``mmd2`` under ``"features"``; 0 for other methods.
+        permutations: number of random permutations, B; 0 for ``"cross"``.
+        seed: seed of the permutations.
+        permuted: (B,) float64, the statistic under each permutation of the rows.
+        witness_x: (n,) float64, the witness of each row of x: above 0 it looks more like x, below 0 more like y.
+        witness_y: (m,) float64, the same for the rows of y: the rows with the lowest values are most typical of y.
     """
 
-    __test__ = False  # not a test case, whatever its name suggests to pytest
+    __test__ = False  # tells pytest that this class is no test case
 
     statistic: float
     p_value: float
@@ -76,11 +78,11 @@ class TestResult:
     why: str
     combination: str
     kernels: tuple[KernelFinding, ...]
-    leading: int
+    leading_kernel: int
     mmd2: float
     interval: Interval | None
-    discrimination: float
-    approximation: float
+    auc: float
+    feature_error_bound: float
     permutations: int
     seed: int
     permuted: NDArray[np.float64] = field(repr=False, compare=False)
@@ -90,12 +92,12 @@ class TestResult:
     @property
     def kernel(self) -> str:
         """Name of the leading kernel."""
-        return self.kernels[self.leading].name
+        return self.kernels[self.leading_kernel].name
 
     @property
     def gamma(self) -> float:
         """Inverse squared length scale of the leading kernel."""
-        return self.kernels[self.leading].gamma
+        return self.kernels[self.leading_kernel].gamma
 
 
 def two_sample_test(
@@ -103,7 +105,7 @@ def two_sample_test(
     y: ArrayLike,
     *,
     kernel: str = SEARCH,
-    bandwidth: Bandwidth = MEDIAN,
+    gamma: Gamma = MEDIAN,
     method: str = AUTO,
     combination: str = DEFAULT_COMBINATION,
     permutations: int = 500,
@@ -121,13 +123,15 @@ def two_sample_test(
         y: the current sample, (m, d) with m ≥ 2.
         kernel: ``"search"``: kernels of several shapes and widths in one test; or one of
             :data:`~driftline.components.drift_settings.KERNELS`.
-        bandwidth: of one kernel: ``"median"``, by its family's heuristic on the pooled sample, or γ itself, > 0.
+        gamma: of one kernel: γ, its inverse squared length scale, > 0, as in scikit-learn's ``rbf_kernel``; or
+            ``"median"``, by its family's heuristic on the pooled sample. A length σ (a *bandwidth*) of the Gaussian
+            exp(−‖x − y‖²/2σ²) is γ = 1/(2σ²).
         method: ``"exact"``, ``"cross"``, ``"features"``, or ``"auto"``: exact up to 200,000 rows, features beyond
-            (:mod:`driftline.components.drift_settings` says what each trades).
+            (:mod:`driftline.components.drift_settings` compares them).
         combination: how the kernels of a search are combined (:mod:`driftline.components.mmd.search`).
-        permutations: number of random relabellings B; 1 / (B + 1) must not exceed ``level``.
+        permutations: number of random permutations B; 1 / (B + 1) must not exceed ``level``.
         level: accepted rate of false alarms, in (0, 1).
-        seed: seed of the relabellings, from 0; the same seed gives the same result, bit for bit.
+        seed: seed of the permutations, from 0; the same seed gives the same result, bit for bit.
 
     Returns:
         The statistic, p-value, threshold, decision, effect size and witness values.
@@ -147,12 +151,12 @@ def two_sample_test(
         >>> result.rejected
         True
     """
-    check_settings(kernel, bandwidth, method, combination, permutations, level, seed)
+    check_settings(kernel, gamma, method, combination, permutations, level, seed)
     x, y = _sample("x", x), _sample("y", y)
     if x.shape[1] != y.shape[1]:
         raise DataError(f"x and y: expected vectors of the same dimension, got {x.shape[1]} and {y.shape[1]}")
     n, m = len(x), len(y)
-    order = np.concatenate([mixed_order(seed, 0, n), mixed_order(seed, n, n + m)])
+    order = np.concatenate([shuffled_order(seed, 0, n), shuffled_order(seed, n, n + m)])
     z = _centred(np.concatenate([x, y])[order])
     looked_at = scale_rows(seed, n + m)
     spec = settle(
@@ -162,7 +166,7 @@ def two_sample_test(
         m=m,
         largest_norm=math.sqrt(float(np.max(np.einsum("ij,ij->i", z, z)))),
         kernel=kernel,
-        gamma=bandwidth,
+        gamma=gamma,
         method=method,
         permutations=permutations,
         seed=seed,
@@ -182,11 +186,11 @@ def two_sample_test(
         why=outcome.why,
         combination=outcome.combination,
         kernels=outcome.kernels,
-        leading=outcome.leading,
+        leading_kernel=outcome.leading_kernel,
         mmd2=outcome.mmd2,
         interval=outcome.interval,
-        discrimination=outcome.discrimination,
-        approximation=outcome.approximation,
+        auc=outcome.auc,
+        feature_error_bound=outcome.feature_error_bound,
         permutations=len(outcome.permuted),
         seed=seed,
         permuted=np.array(outcome.permuted),

@@ -1,1 +1,1 @@
-"""What follows from drift: an event sent to whoever should know, or a run that fails."""
+"""Reactions to drift: an event sent to a receiver, and a run that fails."""

@@ -24,11 +24,11 @@ def notify(report_uri: str, notify_url: str = ""):
 def fail_on_drift(report_uri: str, asked_for: bool = True):
     """Fail, with one line that says why, where a drift run found drift: the run turns red.
 
-    Do not retry it: it would say the same again.
+    Do not retry it: it would fail again.
 
     Args:
         report_uri: Where the run's report is, an output of report and of the drift pipeline; its result lies beside it.
-        asked_for: Whether it is to; if not, it ends well.
+        asked_for: Whether to fail; if not, the step succeeds.
     """
     from driftline.components.notification import step
 

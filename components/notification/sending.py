@@ -1,4 +1,4 @@
-"""An event is sent: an HTTP POST, tried again for two minutes where the receiver is away or busy."""
+"""Sending of an event: an HTTP POST, tried again for two minutes where the receiver is away or busy."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,7 +21,7 @@ import requests
 from requests.utils import requote_uri
 from urllib3.exceptions import HTTPError
 
-from driftline.components.errors import DriftlineError, UsageError
+from driftline.components.errors import DriftlineError, UsageError, one_line
 from driftline.components.events import STRUCTURED, shown, structured
 from driftline.components.images import VERSION
 from driftline.components.kubeflow.connection import CONNECT_S, no_answer
@@ -34,6 +33,7 @@ TRY_S: Final = 120.0  # receivers restart, and brokers move, within a minute; th
 ATTEMPT_S: Final = 30.0  # for one whole attempt: receivers that keep an event answer within a second
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 20.0
+ATTEMPT_THREAD: Final = "driftline-notify-attempt"
 
 _LATER: Final = frozenset({408, 425, 429})  # of the 4xx, those that nobody needs to put right
 _SERVER_ERRORS: Final = range(500, 600)
@@ -49,39 +49,39 @@ _SERVICE: Final = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?", re.IGNORECASE)  # 
 
 
 class NotSentError(DriftlineError):
-    """An event's receiver is away, or fails at its own."""
+    """An event's receiver is away, or fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What became of one attempt.
+    """The outcome of one attempt.
 
     Attributes:
         status: the HTTP status; 0 where there was no answer.
-        told: what it says, in a few words without secrets.
+        reason: the answer in a few words without secrets.
         wait_s: seconds that the receiver asks to be left alone.
-        lasting: whether it would say the same again.
+        lasting: whether the same attempt would have the same answer again.
     """
 
     status: int
-    told: str
+    reason: str
     wait_s: float = 0.0
     lasting: bool = False
 
 
 def send(
-    event: Mapping[str, Any], url: str, token: Secret | None, tell: Callable[..., None], *, name: str = "notify_url"
+    event: Mapping[str, Any], url: str, token: Secret | None, on_retry: Callable[..., None], *, name: str = "notify_url"
 ) -> int:
     """Post an event to its receiver in structured mode, and return when it is taken.
 
-    A receiver may get it more than once, with the same id: where the answer to the first was lost.
+    A receiver may get it more than once, with the same id, where the answer to the first was lost.
 
     Args:
         event: the CloudEvent.
         url: of the receiver, as `events.check_notify_url` takes it.
         token: sent along as a bearer token; None for none.
-        tell: is given what is worth a line in the log, as keywords; nothing in it is a secret.
-        name: what the user calls the URL.
+        on_retry: called before each pause, with keywords for a line of the log; none of them holds a secret.
+        name: the user's name of the URL, for messages.
 
     Returns:
         The status of the answer.
@@ -94,42 +94,41 @@ def send(
     authorization = None if token is None else _authorization(token, url, name)
     secrets = [*_secrets(url, token)]
     body = structured(event)
+    _keep_library_quiet()
     until, pause, attempts = time.monotonic() + TRY_S, _FIRST_PAUSE_S, 0
     while True:
         attempts += 1
         left = until - time.monotonic()
-        with _library_quiet():
-            answer = _within(min(ATTEMPT_S, left), lambda: _post(url, body, authorization, secrets))
+        answer = _within(min(ATTEMPT_S, left), lambda: _post(url, body, authorization, secrets))
         if answer.status in _TAKEN:
             return answer.status
         if answer.lasting:
-            raise UsageError(f"{name}: {answer.told}; check the URL and the token ({place})")
+            raise UsageError(f"{name}: {answer.reason}; check the URL and the token ({place})")
         wait = max(pause, answer.wait_s)
         if time.monotonic() + wait >= until:
             asked = f" and asks for {answer.wait_s:.0f} s of rest" if answer.wait_s > pause else ""
             raise NotSentError(
-                f"{name}: {answer.told}{asked}, at attempt {attempts}; check the receiver and the network, and run the "
-                f"step again ({place})"
+                f"{name}: {answer.reason}{asked}, at attempt {attempts}; check the receiver and the network, and run "
+                f"the step again ({place})"
             )
-        tell(attempt=attempts, receiver=place, why=answer.told, next_in_s=round(wait, 1))
+        on_retry(attempt=attempts, receiver=place, why=answer.reason, next_in_s=round(wait, 1))
         time.sleep(wait)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
-@contextmanager
-def _library_quiet() -> Generator[None]:
-    """Keep urllib3 from logging, which shows the whole URL where an answer's headers are damaged."""
-    logger = logging.getLogger("urllib3")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def _keep_library_quiet() -> None:
+    """Keep urllib3 from logging an attempt, given up or not: it shows the whole URL where headers are damaged."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "urllib3":
+            logging.getLogger(name).addFilter(_is_of_no_attempt)
+
+
+def _is_of_no_attempt(record: logging.LogRecord) -> bool:
+    return record.threadName != ATTEMPT_THREAD
 
 
 def _within(seconds: float, attempt: Callable[[], _Answer]) -> _Answer:
-    """Return an attempt's answer, or that there was none: the time-outs of sockets begin anew with each byte."""
+    """Return an attempt's answer, or a time-out of the whole attempt: a socket's own begins anew with each byte."""
     answers: list[_Answer] = []
     errors: list[BaseException] = []
 
@@ -139,7 +138,7 @@ def _within(seconds: float, attempt: Callable[[], _Answer]) -> _Answer:
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             errors.append(error)
 
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=run, name=ATTEMPT_THREAD, daemon=True)
     thread.start()
     thread.join(seconds)
     if errors:
@@ -176,8 +175,8 @@ def _post(url: str, body: bytes, authorization: Secret | None, secrets: list[str
         except requests.exceptions.SSLError as error:
             why = _without(secrets, no_answer(error, ATTEMPT_S))
             if _untrusted(error):
-                told = f"the certificate is not trusted ({why}); set REQUESTS_CA_BUNDLE to your authority's file"
-                return _Answer(0, told, lasting=True)
+                reason = f"the certificate is not trusted ({why}); set REQUESTS_CA_BUNDLE to your authority's file"
+                return _Answer(0, reason, lasting=True)
             return _Answer(0, f"no answer ({why})")
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout, HTTPError) as error:
             return _Answer(0, f"no answer ({_without(secrets, no_answer(error, ATTEMPT_S))})")
@@ -185,7 +184,7 @@ def _post(url: str, body: bytes, authorization: Secret | None, secrets: list[str
             # Of what is wrong with a URL the library's message holds the URL.
             return _Answer(0, f"the URL cannot be used ({type(error).__name__})", lasting=True)
         except OSError as error:  # of the file that REQUESTS_CA_BUNDLE names
-            return _Answer(0, f"nothing can be sent ({_without(secrets, ' '.join(str(error).split()))})", lasting=True)
+            return _Answer(0, f"nothing can be sent ({_without(secrets, one_line(error))})", lasting=True)
 
 
 def _answer(response: requests.Response, secrets: list[str]) -> _Answer:
@@ -198,13 +197,13 @@ def _answer(response: requests.Response, secrets: list[str]) -> _Answer:
         place = "another path" if leads is None else leads[1]
         return _Answer(status, f"{named} to {place}, and is not followed; give the URL it leads to", lasting=True)
     try:
-        said = _line(next(response.iter_content(_ANSWER_BYTES), b""), secrets)
+        content = _line(next(response.iter_content(_ANSWER_BYTES), b""), secrets)
     except requests.exceptions.RequestException:
-        said = ""  # it died over its answer; the status stands
-    told = f"{named}: {said}" if said else named
+        content = ""  # the connection broke during the answer; the status stands
+    reason = f"{named}: {content}" if content else named
     if status in _LATER or status in _SERVER_ERRORS:
-        return _Answer(status, told, wait_s=_retry_after(response.headers.get("Retry-After", "")))
-    return _Answer(status, told, lasting=True)
+        return _Answer(status, reason, wait_s=_retry_after(response.headers.get("Retry-After", "")))
+    return _Answer(status, reason, lasting=True)
 
 
 def _line(content: bytes, secrets: list[str]) -> str:
@@ -252,7 +251,7 @@ def _bare(token: Secret) -> str:
 
 
 def _stays_inside(url: str) -> bool:
-    """Say whether a URL's plain-text traffic stays on this machine or in the cluster, as far as its host's name tells.
+    """Return whether a URL's plain-text traffic stays on this machine or in the cluster, by its host's name.
 
     A name without dots is a service of the pod's own namespace.
     """
@@ -267,7 +266,7 @@ def _stays_inside(url: str) -> bool:
 
 
 def _untrusted(error: BaseException) -> bool:
-    """Say whether a certificate was refused: other ends of a TLS connection may be a matter of the moment."""
+    """Return whether a certificate was refused: other ends of a TLS connection may be a matter of the moment."""
     seen: list[BaseException] = []
     waiting: list[object] = [error]
     while waiting:
@@ -281,7 +280,7 @@ def _untrusted(error: BaseException) -> bool:
 
 
 def _secrets(url: str, token: Secret | None) -> Iterator[str]:
-    """Yield what no message may hold, the longest first: the URL's parts as given, as sent, as read, and the token."""
+    """Yield the parts that no message may hold, the longest first: the URL's as given, sent and read, and the token."""
     found: set[str] = set()
     for address in (url, requote_uri(url)):
         parts = urlsplit(address)

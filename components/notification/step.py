@@ -15,7 +15,7 @@ from driftline.components.mmd.result import SKIPPED, DriftResult, SkippedResult
 from driftline.components.notification.sending import TOKEN, send
 from driftline.components.sampling.identity import SampleIdentity
 from driftline.components.secret import Secret
-from driftline.components.steps import running
+from driftline.components.steps import logged_step
 from driftline.components.storage.objects.store import read_json
 
 SOURCE: Final = "/driftline/drift-runs"
@@ -29,7 +29,7 @@ class DriftFound(DriftlineError):  # noqa: N818  it names what was found, not a 
 
 
 def notify(*, report_uri: str, notify_url: str) -> None:
-    """Post the event of a run with drift to its receiver; without drift or a receiver, say so in the log.
+    """Post the event of a run with drift to its receiver; without drift or a receiver, log that.
 
     Args:
         report_uri: where the run's report is; its result, ``result.json``, lies beside it.
@@ -41,26 +41,26 @@ def notify(*, report_uri: str, notify_url: str) -> None:
         NotSentError: the receiver gave no answer, or failed, for two minutes.
         DataError: the result is none of this version of Driftline.
     """
-    with running("notify") as clock:
+    with logged_step("notify") as clock:
         found = _result_beside(report_uri)
         name, url = NOTIFY_URL, notify_url.strip()
         if not url:
             name, url = URL_VARIABLE, os.environ.get(URL_VARIABLE, "").strip()
         check_notify_url(url, name)
         if isinstance(found, SkippedResult) or not found.drift:
-            clock.log("progress", told="nobody", why=_no_drift(found))
+            clock.log("progress", sent_to="nobody", why=_no_drift(found))
             return
         if not url:
-            clock.log("progress", told="nobody", why="no notify_url is given", report=found.report_uri)
+            clock.log("progress", sent_to="nobody", why="no notify_url is given", report=found.report_uri)
             return
         token = os.environ.get(TOKEN, "")
         event = event_of(found)
 
-        def tell(**fields: Any) -> None:
+        def on_retry(**fields: Any) -> None:
             clock.log("progress", **fields)
 
-        status = send(event, url, Secret(token) if token else None, tell, name=name)
-        clock.log("progress", told=shown(url), status=status, id=event["id"], report=found.report_uri)
+        status = send(event, url, Secret(token) if token else None, on_retry, name=name)
+        clock.log("progress", sent_to=shown(url), status=status, id=event["id"], report=found.report_uri)
 
 
 def fail_on_drift(*, report_uri: str, asked_for: bool = True) -> None:
@@ -74,7 +74,7 @@ def fail_on_drift(*, report_uri: str, asked_for: bool = True) -> None:
         DriftFound: there is drift.
         DataError: the result is none of this version of Driftline.
     """
-    with running("fail-on-drift") as clock:
+    with logged_step("fail-on-drift") as clock:
         if not asked_for:
             clock.log("progress", why="fail_on_drift is false: the run stays green")
             return
@@ -88,7 +88,7 @@ def fail_on_drift(*, report_uri: str, asked_for: bool = True) -> None:
 
 
 def event_of(result: DriftResult) -> dict[str, Any]:
-    """Return the CloudEvent of a result with drift: the same bytes whenever it is made, and none of the texts."""
+    """Return the CloudEvent of a result with drift: the same bytes at every call, without any text."""
     moment = datetime.fromisoformat(result.created)
     return drift_event(
         # Of results of before runs had names, the moment and the window are the name.
@@ -103,7 +103,7 @@ def event_of(result: DriftResult) -> dict[str, Any]:
             "method": result.method,
             "mmd2": _finite(result.mmd2),
             "mmd2_interval": None if result.mmd2_interval is None else [*map(_finite, result.mmd2_interval)],
-            "auc": _finite(result.discrimination),
+            "auc": _finite(result.auc),
             "model": result.current.model,
             "revision": result.current.revision,
             "reference": _window(result.reference),

@@ -1,4 +1,4 @@
-"""What the projection steps hand on: the fitted projection, and where the projected sample lies."""
+"""The artifacts of the projection steps: the fitted projection, and the projected sample."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PICTURE_AXES = 2
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A PCA fitted on the pooled sample, and how much of it the test uses.
+    """A PCA fitted on the pooled sample, and the number of its components that the test uses.
 
     Attributes:
         mean: (d,), as of :class:`PCA`.
@@ -59,8 +59,8 @@ class ProjectedSample:
     Attributes:
         pooled: the sample itself.
         working_folder: an embeddings dataset of float32 vectors, the reference's rows first, those of each sample in
-            mixed order (:func:`driftline.components.random_bits.mixed_order`) by the run's seed; a row's id is its
-            number in the pooled sample. The report removes it.
+            shuffled order (:func:`driftline.components.random_bits.shuffled_order`) by the run's seed; a row's id is
+            its number in the pooled sample. The report removes it.
         largest_norm: largest Euclidean norm of a projected vector.
         components: dimensions kept by the projection; 0 where vectors are whole.
         explained_variance_ratio: share of the pooled variance along each kept dimension.

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from driftline.components.errors import DataError
 from driftline.components.projection.pca import PCA, gather
 from driftline.components.projection.projected import PICTURE_AXES, ProjectedSample, Projection
-from driftline.components.random_bits import MIXED_ROWS, SAMPLE_PICTURE, choose_rows, mixed_order
+from driftline.components.random_bits import SAMPLE_PICTURE, SHUFFLED_ROWS, choose_rows, shuffled_order
 from driftline.components.sampling.pooled import PooledSample
-from driftline.components.steps import StepClock, running
+from driftline.components.steps import StepClock, logged_step
 from driftline.components.storage.dataset.manifest import Manifest, Shard
 from driftline.components.storage.dataset.outputs import WORK
 from driftline.components.storage.dataset.prefetch import waits_logged
-from driftline.components.storage.dataset.reader import write_manifest, write_shard
+from driftline.components.storage.dataset.writer import write_manifest, write_shard
 from driftline.components.storage.objects.store import join
 from driftline.components.storage.objects.values import read_value, write_value
 
@@ -33,7 +33,7 @@ def fit(*, sample: str, out: str) -> None:
         sample: path of the pooled sample's JSON.
         out: path of the artifact to write.
     """
-    with running("fit", hands_on=(out,)) as clock, waits_logged(clock):
+    with logged_step("fit", outputs=(out,)) as clock, waits_logged(clock):
         pooled = read_value(sample, PooledSample)
         components = pooled.settings.pca_components
         moments = gather(_vectors(pooled, clock))
@@ -49,7 +49,7 @@ def project(*, sample: str, projection: str, out: str) -> None:
         projection: path of the fitted projection's JSON.
         out: path of the artifact to write.
     """
-    with running("project", hands_on=(out,)) as clock, waits_logged(clock):
+    with logged_step("project", outputs=(out,)) as clock, waits_logged(clock):
         pooled = read_value(sample, PooledSample)
         fitted = read_value(projection, Projection)
         uri = join(pooled.run.base, WORK, pooled.run.id)
@@ -78,7 +78,7 @@ def project(*, sample: str, projection: str, out: str) -> None:
 
 
 class _Projector:
-    """Turns vectors into those that the test sees, and keeps what the report needs of them."""
+    """Projects vectors, and keeps their coordinates along the picture's axes for the report."""
 
     def __init__(self, pca: PCA, components: int) -> None:
         self._pca = pca
@@ -106,7 +106,7 @@ def _vectors(pooled: PooledSample, clock: StepClock) -> Iterator[NDArray[np.floa
 
 
 def _write(uri: str, pooled: PooledSample, projector: _Projector, clock: StepClock) -> tuple[Shard, ...]:
-    """Write a shard for each window of mixed rows, each row with its number in the pooled sample as its id."""
+    """Write a shard for each window of shuffled rows, each row with its number in the pooled sample as its id."""
     shards: list[Shard] = []
     held: list[NDArray[np.float32]] = []
     done = written = 0
@@ -114,7 +114,7 @@ def _write(uri: str, pooled: PooledSample, projector: _Projector, clock: StepClo
     def flush() -> None:
         nonlocal written
         name = f"part-{len(shards):05d}.parquet"
-        order = mixed_order(pooled.seed, written, done)
+        order = shuffled_order(pooled.seed, written, done)
         seen = np.concatenate(held)[order - written]
         embeddings = pa.FixedSizeListArray.from_arrays(pa.array(seen.reshape(-1)), seen.shape[1])
         batch = pa.record_batch({"id": pa.array(order).cast(pa.string()), "embedding": embeddings})
@@ -126,7 +126,7 @@ def _write(uri: str, pooled: PooledSample, projector: _Projector, clock: StepClo
     for _, vectors in pooled.batches():
         held.append(projector(vectors))
         done += len(vectors)
-        if done - written >= MIXED_ROWS or done == pooled.n:  # no window, and no batch, spans both samples
+        if done - written >= SHUFFLED_ROWS or done == pooled.n:  # no window, and no batch, spans both samples
             flush()
         clock.progress(done, pooled.rows)
     if held:

@@ -1,4 +1,4 @@
-"""What a drift run is, and which rows of which dataset stand on either side of it."""
+"""A drift run, and the identity of the sample on either side of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Run:
 
     Attributes:
         id: a name that no other run has; its working files and its record in the history carry it.
-        job: the backend's name for it: a Kubeflow run may hold several drift runs. Empty where it was not told.
+        job: the backend's name for it: a Kubeflow run may hold several drift runs. Empty where none was given.
         created: when it began, ISO 8601 in UTC.
         as_of: the moment that its windows are relative to, ISO 8601 in UTC.
         base: the folder of its working files; a schedule's runs share it.
@@ -41,7 +41,7 @@ class SampleIdentity:
         dimension: length of a vector before projection.
         rows: rows of the dataset.
         sampled: rows that take part, chosen by the run's seed; ``rows`` where all do.
-        asked: what the user gave, before it became `uri`: ``…/date=yesterday``, say.
+        asked: the address as the user gave it, before it was resolved to `uri`: ``…/date=yesterday``, for example.
         missing: days or hours of the window of which there is no dataset.
     """
 

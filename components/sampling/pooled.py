@@ -22,11 +22,11 @@ BATCH_ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class PooledSample:
-    """What a drift run compares: which rows of which datasets.
+    """The rows and datasets that a drift run compares.
 
     Attributes:
         run: the run that it is of.
-        settings: what was asked of it.
+        settings: the settings of the run.
         reference: the side whose rows come first.
         current: the side whose rows follow.
         text_column: carried column that holds the texts to show; empty where there is none.
@@ -102,7 +102,7 @@ def pair(run: Run, settings: DriftSettings, reference: EmbeddingsDataset, curren
 
     Args:
         run: the run that they are for.
-        settings: what is asked of it.
+        settings: its settings.
         reference: the dataset that the stream used to look like.
         current: the window to compare with it.
 

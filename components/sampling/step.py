@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from driftline.components.checks import REFUSE, SKIP, in_pipelines
 from driftline.components.drift_settings import COMPARE, IN_PIPELINES, DriftSettings
 from driftline.components.errors import DataError, UsageError
 from driftline.components.events import check_notify_url
 from driftline.components.sampling.identity import Run
 from driftline.components.sampling.pooled import pair
-from driftline.components.steps import Skipped, running
-from driftline.components.storage.dataset.outputs import HISTORY, WORK, OutputPlace, sweep_work
+from driftline.components.settings import REFUSE, SKIP, in_pipelines
+from driftline.components.steps import Skipped, logged_step
+from driftline.components.storage.dataset.outputs import HISTORY, WORK, OutputPlace, check_writable, sweep_work
 from driftline.components.storage.dataset.reader import EmbeddingsDataset
 from driftline.components.storage.dataset.windows import (
     EmptyWindow,
@@ -30,7 +30,6 @@ from driftline.components.storage.objects.json_history import read_history
 from driftline.components.storage.objects.location import is_gcs
 from driftline.components.storage.objects.store import join
 from driftline.components.storage.objects.values import write_value
-from driftline.components.storage.objects.writable import check_writable
 
 _LEAST_ROWS: Final = 2  # a sample of one text has no spread
 _NAMED: Final = 3  # missing days or hours that a message names
@@ -64,7 +63,7 @@ def run(
         current: the embeddings dataset or window to compare with it.
         out: folder of the run, with or without placeholders.
         sample_out: path of the artifact to write.
-        notify_url: where drift is to be told, to be looked at; empty for nowhere.
+        notify_url: URL that is notified of drift, to be checked; empty for none.
         job: the backend's name for the run.
         settings: of :class:`~driftline.components.drift_settings.DriftSettings`.
 
@@ -73,7 +72,7 @@ def run(
         DataError: the two cannot be compared, or a window is to be refused.
         StorageError: something cannot be read or written.
     """
-    with running("sample", hands_on=(sample_out,)) as clock:
+    with logged_step("sample", outputs=(sample_out,)) as clock:
         asked = DriftSettings.of(**settings)
         check_notify_url(notify_url)
         for name, place in (("reference", reference), ("current", current), ("output_folder", out)):
@@ -139,12 +138,12 @@ def _opened(name: str, window: Window) -> _Side:
 
 
 def _judged(side: _Side, asked: DriftSettings) -> tuple[str, str]:
-    """Return what is to be said of a side, if anything, and what becomes of the run."""
+    """Return a remark on a side, or nothing, and the outcome for the run: compare, skip or refuse."""
     what = f"{side.name} {side.window.uri}"
     if side.dataset is None:
         return f"{what}: the window is empty", asked.window_when_small
     least = max(asked.window_min_rows, _LEAST_ROWS)
-    # A dataset that is no window never becomes larger by waiting: that it holds too little is an error, said elsewhere.
+    # A dataset that is no window never becomes larger by waiting: too few rows in it are an error, which `pair` raises.
     if side.rows < (least if side.window.ranged else asked.window_min_rows):
         return f"{what}: {side.rows} rows, of the {least} that a comparison is to have", asked.window_when_small
     if side.missing:
@@ -155,8 +154,8 @@ def _judged(side: _Side, asked: DriftSettings) -> tuple[str, str]:
 
 
 def _fields(this: Run, sides: tuple[_Side, _Side]) -> Mapping[str, object]:
-    """Return what the last step tells of a run that is skipped."""
-    told = {
+    """Return the fields that the last step reports of a skipped run."""
+    sides_found = {
         side.name: {
             "uri": side.window.uri,
             "asked": side.window.asked,
@@ -165,4 +164,4 @@ def _fields(this: Run, sides: tuple[_Side, _Side]) -> Mapping[str, object]:
         }
         for side in sides
     }
-    return {"run": dataclasses.asdict(this), **told}
+    return {"run": dataclasses.asdict(this), **sides_found}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from driftline.components.command_line.options import model_cache_option, model_option, options_of, settings_from
+from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.errors import UsageError
-from driftline.serving.commands.encoder_options import encoder_options
 
 if TYPE_CHECKING:
     from driftline.components.embedding.encoding.tuning.measure import Measurement
@@ -23,12 +24,7 @@ def bench() -> None:
 
 @bench.command("encode")
 @click.argument("inputs", nargs=-1, metavar="[INPUT]...")
-@click.option(
-    "--model",
-    required=True,
-    metavar="M",
-    help="Folder, gs:// prefix or name of a sentence-transformers model.",
-)
+@model_option
 @click.option("--id-column", default="id", show_default=True, help="Column that holds the texts' ids.")
 @click.option("--text-column", default="text", show_default=True, help="Column that holds the texts.")
 @click.option(
@@ -40,14 +36,14 @@ def bench() -> None:
     metavar="N",
     help="Texts in one measurement: as many as take a second or more.",
 )
-@encoder_options
+@options_of(EncoderSettings)
 @click.option("--compile", "compiled", is_flag=True, help="Translate the model by torch.compile as well.")
 @click.option(
     "--profile",
     metavar="FILE",
     help="Where to remember the fastest, for embed and serve.  [default: of this user]",
 )
-@click.option("--model-cache", metavar="DIR", help="Local folder for models from gs://.  [default: of this user]")
+@model_cache_option("of this user")
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 def encode(
     inputs: tuple[str, ...],
@@ -55,25 +51,19 @@ def encode(
     id_column: str,
     text_column: str,
     count: int,
-    prompt: str,
-    precision: str,
-    dimension: int,
-    max_tokens: int,
-    segments: str | None,
-    overlap: int,
     compiled: bool,
     profile: str | None,
     model_cache: str | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Find how a model encodes fastest on this machine, in each precision, and remember it.
 
     INPUT are texts like those to come, files or folders as `driftline embed` takes them, the first of which are
     measured with; without any, texts of random words as long as film reviews are.
     """
-    from driftline.components.embedding.encoding.settings import EncoderSettings
     from driftline.components.embedding.encoding.tuning.benchmark import bench_encoder
-    from driftline.components.storage.texts.reading import TextColumns
+    from driftline.components.storage.texts.rows import TextColumns
     from driftline.components.user_paths import model_folder, user_profile
     from driftline.pipelines.console import counting
     from driftline.pipelines.runs import absolute
@@ -87,11 +77,11 @@ def encode(
             inputs=[absolute(uri) for uri in inputs],
             columns=TextColumns(id_column, text_column),
             texts=count,
-            encoder=EncoderSettings.of(prompt, precision, dimension, max_tokens, segments, overlap),
-            compiled=compiled,
+            encoder=settings_from(EncoderSettings, options),
+            torch_compile=compiled,
             profile=place,
             model_cache=model_folder() if model_cache is None else absolute(model_cache),
-            say=say,
+            on_progress=say,
         )
     if as_json:
         from pydantic import TypeAdapter

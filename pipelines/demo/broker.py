@@ -122,7 +122,7 @@ def noida_broker(folder: Path, port: int = 0) -> Generator[LocalBroker]:
 def _packaged(package: str, name: str, distribution: str) -> Path:
     found = find_spec(package)
     if found is None or found.origin is None:
-        raise UsageError(f"the package {distribution} is not installed; pip install {distribution}")
+        raise UsageError(f"the package {distribution} is not installed; pip install 'driftline[demo]'")
     return Path(found.origin).with_name(name)
 
 

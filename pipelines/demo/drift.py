@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from driftline.components.drift_settings import DriftSettings
 from driftline.components.embedding.backfill.settings import BackfillSettings
@@ -17,15 +16,13 @@ from driftline.components.storage.objects.store import remove_tree
 from driftline.pipelines.demo.data import Window, cut_windows, fetch_model, fetch_texts
 from driftline.pipelines.runs import compared, run_drift, run_embed
 
-KERNEL_TASKS: Final = 4
-
 
 def run_demo(folder: str, seed: int, say: Callable[[str], None]) -> list[tuple[Window, DriftResult]]:
     """Fetch the model and the texts, embed four windows, run the drift pipeline on three, and say what it found.
 
     Args:
         folder: where everything goes; a second run finds model, texts and embeddings there.
-        seed: decides which texts go into which window, and the tests' relabellings.
+        seed: decides which texts go into which window, and the tests' permutations.
         say: takes each line of the outcome.
     """
     check_seed(seed)  # before minutes of fetching
@@ -37,7 +34,7 @@ def run_demo(folder: str, seed: int, say: Callable[[str], None]) -> list[tuple[W
     for window in windows:
         run_embed([str(window.path)], str(model), _dataset(home, window), BackfillSettings(), f"embed {window.name}")
     reference, *others = windows
-    settings = DriftSettings(kernel_tasks=KERNEL_TASKS, seed=seed)
+    settings = DriftSettings(seed=seed)
     found: list[tuple[Window, DriftResult]] = []
     for window in others:
         out = str(home / "reports" / window.name)

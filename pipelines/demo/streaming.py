@@ -32,11 +32,11 @@ from driftline.pipelines.demo.senders import Asker, Sender
 from driftline.pipelines.demo.services import Service, running
 from driftline.pipelines.demo.traffic import QUIET_TEXTS, Message, Traffic, plan_traffic
 from driftline.pipelines.runs import compared, run_drift, run_embed
-from driftline.serving.kafka.reading import read_topic
+from driftline.serving.kafka.dead_letter_replay import count_letters
+from driftline.serving.kafka.reader import read_topic
 from driftline.serving.kafka.settings import KafkaSettings
 from driftline.serving.kafka.topics import create_topics
 from driftline.serving.records.provenance import dead_letters_topic
-from driftline.serving.stream.letters import count_letters
 
 TEXTS: Final = "film-reviews"
 EMBEDDINGS: Final = "film-reviews.embeddings"
@@ -135,7 +135,7 @@ def _commands(
     return [
         (
             "serve",
-            ["--model", model, "--host", HOST, "--http-port", str(server), "--grpc-port", "-1", "--drain-delay", "0"],
+            ["--model", model, "--host", HOST, "--http-port", str(server), "--grpc-port", "-1", "--drain-delay-s", "0"],
             server,
             "/v2/health/ready",
         ),
@@ -152,7 +152,7 @@ def _commands(
             "archive",
             [
                 *kafka, "--topic", EMBEDDINGS, "--out", str(work / "archive"), "--instance-id", "demo-archive",
-                "--max-delay", "5", "--health-port", str(archive),
+                "--max-delay-s", "5", "--health-port", str(archive),
             ],
             archive,
             "/readyz",

@@ -1,8 +1,11 @@
-"""Where the row of each id lies: what a tombstone or a new vector of the same id takes out of older hours.
+"""The index of ids: where the row of each id lies, so that a tombstone or a new vector can delete it.
 
-One SQLite file a partition, on a local disk, some 60 bytes a row; in memory only SQLite's cache. It can be lost: it is
-made anew from the archive's ids. Ids are known by their BLAKE2b digests of 128 bits; none agree by chance.
+One SQLite file for each partition, on a local disk, about 60 bytes a row; only SQLite's cache is in memory. A lost
+index is rebuilt from the archive's ids. Ids are stored as BLAKE2b digests of 128 bits; no two are equal by chance.
 """
+
+# pyright: reportAttributeAccessIssue=false
+# (pyarrow ships no types)
 
 from __future__ import annotations
 
@@ -10,17 +13,23 @@ import hashlib
 import sqlite3
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from driftline.components.errors import StorageError
-from driftline.serving.archive.events import Tombstone
+from driftline.components.storage.dataset.deletion_vectors import read_deletion_vectors
+from driftline.components.storage.dataset.manifest import Manifest, Shard
+from driftline.components.storage.dataset.partitions import dataset_folders
+from driftline.serving.archive.hourly_manifests import HourlyManifests, open_shards
 from driftline.serving.archive.layout import model_of
-from driftline.serving.archive.pending import PlacedRow
+from driftline.serving.archive.rows import PlacedRow, Tombstone
 
-_AT_ONCE: Final = 500  # ids in one query; SQLite takes 999 values at least
+_IDS_AT_ONCE: Final = 500  # in one query; every SQLite takes at least 999 values
+_ROWS_AT_ONCE: Final = 65_536
+# Existing files have these names: `places` are paths, `standing` holds the id of the commit that was applied last.
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS places (number INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
 CREATE TABLE IF NOT EXISTS ids (
@@ -30,23 +39,21 @@ CREATE TABLE IF NOT EXISTS ids (
 CREATE TABLE IF NOT EXISTS standing (one INTEGER PRIMARY KEY CHECK (one = 1), word TEXT NOT NULL);
 """
 
-Place = tuple[str, int]
-"""A place of the archive, and a row's offset."""
+Location = tuple[str, int]
+"""The path of a dataset, and the offset of a row in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """What a number of events changes for the rows of ids.
+    """The effect of some events on the rows of their ids.
 
     Attributes:
-        deleted: offsets of rows to leave out, by place; those of the events themselves included.
-        now: for each digest and model where the row is now; None where the id is deleted.
-        unknown: tombstones of ids that had no row.
+        deleted: offsets of rows to delete, by path; rows of the events themselves can be among them.
+        current: for each digest and model where the row is now; None where the id is deleted.
     """
 
     deleted: dict[str, list[int]]
-    now: dict[tuple[bytes, str], Place | None]
-    unknown: int
+    current: dict[tuple[bytes, str], Location | None]
 
 
 class IdIndex:
@@ -66,7 +73,7 @@ class IdIndex:
             self._database = self._opened()
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"{file}: the index of ids cannot be opened ({error}); choose another folder") from error
-        self._places: dict[str, int] = {}
+        self._path_numbers: dict[str, int] = {}
 
     def _opened(self) -> sqlite3.Connection:
         database = self._connected()
@@ -74,7 +81,7 @@ class IdIndex:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")
             database.executescript(_SCHEMA)
-        except sqlite3.DatabaseError:  # damaged, or no database: it can be made anew
+        except sqlite3.DatabaseError:  # damaged, or not a database: it can be rebuilt
             database.close()
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{self._file}{suffix}").unlink(missing_ok=True)
@@ -84,7 +91,7 @@ class IdIndex:
         return database
 
     def _connected(self) -> sqlite3.Connection:
-        # One thread at a time uses it, which need not always be the same.
+        # One thread at a time uses it, not always the same one.
         return sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
 
     def close(self) -> None:
@@ -92,88 +99,86 @@ class IdIndex:
         self._database.close()
 
     @property
-    def standing(self) -> str:
-        """The word of the commit that the index is as of; empty for a new one."""
+    def applied_commit(self) -> str:
+        """The id of the commit that was applied last; empty for a new index."""
         found = self._database.execute("SELECT word FROM standing").fetchone()
         return "" if found is None else str(found[0])
 
-    def stand(self, word: str) -> None:
-        """Say which commit the index is as of."""
-        self._database.execute("INSERT OR REPLACE INTO standing VALUES (1, ?)", (word,))
+    def mark_applied(self, commit_id: str) -> None:
+        """Record that the index is up to date with a commit."""
+        self._database.execute("INSERT OR REPLACE INTO standing VALUES (1, ?)", (commit_id,))
 
-    def rebuild(self, rows: Iterable[tuple[str, Sequence[str], Sequence[int]]], word: str) -> int:
-        """Forget all, and take in the rows of an archive.
+    def rebuild(self, rows: Iterable[tuple[str, Sequence[str], Sequence[int]]], commit_id: str) -> int:
+        """Replace the content by the rows of an archive.
 
         Args:
-            rows: places, ids and offsets.
-            word: of the commit that the archive is as of.
+            rows: paths, ids and offsets.
+            commit_id: of the archive's last commit.
 
         Returns:
-            How many rows there are.
+            The number of rows.
         """
-        self._places.clear()
+        self._path_numbers.clear()
         count = 0
         with self._transaction():
             for table in ("ids", "places", "standing"):
                 self._database.execute(f"DELETE FROM {table}")
-            for place, ids, offsets in rows:
-                number, model = self._number(place), model_of(place)
+            for path, ids, offsets in rows:
+                number, model = self._number(path), model_of(path)
                 self._database.executemany(
-                    # Of an id that is there twice, while a commit's changes were half made, the later row counts.
+                    # An id can be there twice, while only some of a commit's changes are applied; the later row counts.
                     "INSERT INTO ids VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET place = excluded.place, "
                     "offset = excluded.offset WHERE excluded.offset > offset",
                     ((digest(name), model, number, offset) for name, offset in zip(ids, offsets, strict=True)),
                 )
                 count += len(ids)
-            self.stand(word)
+            self.mark_applied(commit_id)
         return count
 
     def superseded(self, events: Sequence[PlacedRow | Tombstone]) -> Superseded:
-        """Return what events, in the order of their offsets, take out of the archive; nothing is changed here."""
+        """Return the effect of events, in the order of their offsets; the index stays as it is."""
         digests = [digest(event.id) for event in events]
-        models: dict[bytes, dict[str, Place]] = defaultdict(dict)
-        for name, model, place, offset in self._found(digests):
-            models[name][model] = (place, offset)
+        models: dict[bytes, dict[str, Location]] = defaultdict(dict)
+        for name, model, path, offset in self._found(digests):
+            models[name][model] = (path, offset)
         deleted: dict[str, list[int]] = defaultdict(list)
-        now: dict[tuple[bytes, str], Place | None] = {}
-        unknown = 0
+        current: dict[tuple[bytes, str], Location | None] = {}
         for name, event in zip(digests, events, strict=True):
             there = models[name]
             if isinstance(event, Tombstone):
-                unknown += not there
                 gone = list(there)
             else:
-                gone = [model_of(event.place)] if model_of(event.place) in there else []
+                gone = [model_of(event.path)] if model_of(event.path) in there else []
             for model in gone:
-                place, offset = there.pop(model)
-                deleted[place].append(offset)
-                now[name, model] = None
+                path, offset = there.pop(model)
+                deleted[path].append(offset)
+                current[name, model] = None
             if not isinstance(event, Tombstone):
-                there[model_of(event.place)] = (event.place, event.row.offset)
-                now[name, model_of(event.place)] = (event.place, event.row.offset)
-        return Superseded(deleted, now, unknown)
+                there[model_of(event.path)] = (event.path, event.row.offset)
+                current[name, model_of(event.path)] = (event.path, event.row.offset)
+        return Superseded(deleted, current)
 
-    def absorb(self, superseded: Superseded, word: str) -> None:
-        """Take over what :meth:`superseded` found, as of the commit `word`: all or nothing."""
+    def apply(self, superseded: Superseded, commit_id: str) -> None:
+        """Apply what :meth:`superseded` returned, and mark the commit as applied: all or nothing."""
         with self._transaction():
             self._database.executemany(
                 "DELETE FROM ids WHERE id = ? AND model = ?",
-                (key for key, place in superseded.now.items() if place is None),
+                (key for key, location in superseded.current.items() if location is None),
             )
             self._database.executemany(
                 "INSERT OR REPLACE INTO ids VALUES (?, ?, ?, ?)",
                 (
-                    (name, model, self._number(place[0]), place[1])
-                    for (name, model), place in superseded.now.items()
-                    if place is not None
+                    (name, model, self._number(location[0]), location[1])
+                    for (name, model), location in superseded.current.items()
+                    if location is not None
                 ),
             )
-            self.stand(word)
+            self.mark_applied(commit_id)
 
     def _found(self, digests: Sequence[bytes]) -> Iterator[tuple[bytes, str, str, int]]:
         unique = list(dict.fromkeys(digests))
-        for start in range(0, len(unique), _AT_ONCE):
-            some = unique[start : start + _AT_ONCE]
+        for start in range(0, len(unique), _IDS_AT_ONCE):
+            some = unique[start : start + _IDS_AT_ONCE]
             marks = ",".join("?" * len(some))
             yield from self._database.execute(
                 "SELECT id, model, places.name, offset FROM ids JOIN places ON places.number = ids.place "
@@ -181,12 +186,12 @@ class IdIndex:
                 some,
             )
 
-    def _number(self, place: str) -> int:
-        if place not in self._places:
-            self._database.execute("INSERT OR IGNORE INTO places (name) VALUES (?)", (place,))
-            found = self._database.execute("SELECT number FROM places WHERE name = ?", (place,)).fetchone()
-            self._places[place] = int(found[0])
-        return self._places[place]
+    def _number(self, path: str) -> int:
+        if path not in self._path_numbers:
+            self._database.execute("INSERT OR IGNORE INTO places (name) VALUES (?)", (path,))
+            found = self._database.execute("SELECT number FROM places WHERE name = ?", (path,)).fetchone()
+            self._path_numbers[path] = int(found[0])
+        return self._path_numbers[path]
 
     @contextmanager
     def _transaction(self) -> Generator[None]:
@@ -195,7 +200,7 @@ class IdIndex:
             yield
         except BaseException:
             self._database.execute("ROLLBACK")
-            self._places.clear()
+            self._path_numbers.clear()
             raise
         self._database.execute("COMMIT")
 
@@ -203,3 +208,32 @@ class IdIndex:
 def digest(name: str) -> bytes:
     """Return an id's digest."""
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def archived_rows(out: str, manifests: HourlyManifests, pool: Executor) -> Iterator[tuple[str, list[str], list[int]]]:
+    """Yield the rows of one partition that readers see, as paths, ids and offsets.
+
+    Reads every manifest of the archive, and the ids and offsets in this partition's files.
+
+    Args:
+        out: the archive's folder.
+        manifests: of the partition.
+        pool: threads that wait for storage.
+
+    Raises:
+        DataError: something in the archive is damaged.
+        StorageError: something cannot be read.
+    """
+    paths = dataset_folders(out)
+
+    def owned(path: str) -> tuple[Manifest | None, list[Shard]]:
+        manifest = manifests.read(path)
+        return manifest, [] if manifest is None else [shard for _, shard in manifests.own(manifest.shards)]
+
+    for path, (manifest, shards) in zip(paths, pool.map(owned, paths), strict=True):
+        if manifest is None or not shards:
+            continue
+        folder = manifests.folder(path)
+        dataset, rows = open_shards(folder, manifest, shards, read_deletion_vectors(folder, manifest))
+        for batch in dataset.batches(("id", "offset"), rows, _ROWS_AT_ONCE):
+            yield path, batch.ids, batch.table.column("offset").to_pylist()

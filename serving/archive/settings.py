@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+import socket
+from dataclasses import dataclass, field
+from typing import Annotated, Final
 
 from driftline.components.errors import UsageError
+from driftline.components.settings import Setting, check_settings
 from driftline.serving.archive.layout import MAX_TOPIC_CHARACTERS
 
 MEBIBYTE: Final = 1024 * 1024
@@ -13,50 +15,66 @@ MEBIBYTE: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class FileLimits:
-    """When rows become a file.
+    """When rows become a file. 128 MiB hold half a million vectors of 64 numbers, or 80,000 of 384."""
 
-    Attributes:
-        max_delay_s: age at which what was read is written, however little it is.
-        rows: rows of a partition that are written at once, and rows of a merged file at most.
-        bytes: the same in bytes of memory; half a million vectors of 64 numbers, or 80,000 of 384.
-        buffered_bytes: of all partitions together; beyond it the largest is written.
-    """
-
-    max_delay_s: float = 60.0
-    rows: int = 50_000
-    bytes: int = 128 * MEBIBYTE
-    buffered_bytes: int = 512 * MEBIBYTE
+    max_delay_s: Annotated[
+        float, Setting("Age in seconds at which rows are written, however few they are", least=0, metavar="S")
+    ] = 60.0
+    rows: Annotated[int, Setting("Rows in a file at most", least=1, option="rows-per-file")] = 50_000
+    bytes: Annotated[
+        int,
+        Setting(
+            "Memory at which a partition's rows are written", least=1, option="file-mib", unit=MEBIBYTE, metavar="MIB"
+        ),
+    ] = 128 * MEBIBYTE
+    buffered_bytes: Annotated[
+        int,
+        Setting(
+            "Memory of all rows that wait to be written; beyond, those of the largest partition are",
+            least=1,
+            option="buffer-mib",
+            unit=MEBIBYTE,
+            metavar="MIB",
+        ),
+    ] = 512 * MEBIBYTE
 
     def __post_init__(self) -> None:
-        if self.max_delay_s < 0 or min(self.rows, self.bytes, self.buffered_bytes) < 1:
-            raise UsageError(
-                f"archive: max-delay {self.max_delay_s:g} s, {self.rows} rows, {self.bytes} bytes, "
-                f"{self.buffered_bytes} buffered bytes; expected a delay from 0 on, and at least 1 of each"
-            )
+        check_settings(self, by_option=True)
 
 
 @dataclass(frozen=True, slots=True)
-class TidyRules:
+class MaintenanceRules:
     """When small files become large ones, and when nobody can need the old ones any more.
 
     Attributes:
-        settle_s: how long after its end, and after its last change, an hour's files are merged.
-        files: so many files of a partition in one hour are merged before it ends.
-        grace_s: how long replaced files stay for those who opened the dataset before.
-        purge_s: how long a row that is left out may stay in a file otherwise worth keeping.
+        compact_files: so many files of a partition in one hour are merged before it ends.
     """
 
-    settle_s: float = 600.0
-    files: int = 32
-    grace_s: float = 3600.0
-    purge_s: float = 7 * 86_400.0
+    compact_after_s: Annotated[
+        float,
+        Setting(
+            "Seconds without a change after which the files of an hour that is over are merged", least=0, metavar="S"
+        ),
+    ] = 600.0
+    compact_files: int = 32
+    vacuum_after_s: Annotated[
+        float, Setting("Seconds that replaced files stay for those who are reading them", least=0, metavar="S")
+    ] = 3600.0
+    purge_after_s: Annotated[
+        float,
+        Setting(
+            "Days after which deleted rows are gone from the files too, where merging has not done so before",
+            least=0,
+            option="purge-after-days",
+            unit=86_400,
+            metavar="D",
+        ),
+    ] = 7 * 86_400.0
 
     def __post_init__(self) -> None:
-        if min(self.settle_s, self.grace_s, self.purge_s) < 0 or self.files < 2:
-            raise UsageError(
-                f"archive: settle {self.settle_s:g} s, {self.files} files, grace {self.grace_s:g} s, purge "
-                f"{self.purge_s:g} s; expected times from 0 on and at least 2 files"
-            )
+        check_settings(self, by_option=True)
+        if self.compact_files < 2:
+            raise UsageError(f"compact_files: expected at least 2 files, got {self.compact_files}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +82,33 @@ class ArchiveSettings:
     """What to archive, and where.
 
     Attributes:
-        topic: the embeddings topic.
-        out: the archive's folder, local or gs://.
-        group: the consumer group whose members share the topic's partitions.
-        instance_id: this member's name, which outlives a restart; empty for a new one each time.
-        index_folder: local folder that remembers where each id is; empty for a temporary one, made anew at each start.
         files: when rows become a file.
-        tidy: when files are merged, and removed.
+        maintenance: when files are merged, and removed.
+
+    Raises:
+        UsageError: a topic's name that cannot be, or cannot become part of a file's.
     """
 
-    topic: str
-    out: str
-    group: str = "driftline-archive"
-    instance_id: str = ""
-    index_folder: str = ""
+    topic: Annotated[str, Setting("Topic of embeddings, as the stream worker writes it", metavar="TOPIC")]
+    out: Annotated[str, Setting("Folder of the embeddings datasets to write, gs:// or local", metavar="ARCHIVE")]
+    group: Annotated[str, Setting("Consumer group whose members share the partitions", metavar="GROUP")] = (
+        "driftline-archive"
+    )
+    instance_id: Annotated[
+        str,
+        Setting("This worker's name in the group, the same again after a restart", "the host's name", metavar="NAME"),
+    ] = field(default_factory=socket.gethostname)
+    index_folder: Annotated[
+        str,
+        Setting(
+            "Local folder that remembers where each id is, 60 bytes a row",
+            "made anew at each start",
+            option="index-dir",
+            metavar="DIR",
+        ),
+    ] = ""
     files: FileLimits = FileLimits()
-    tidy: TidyRules = TidyRules()
+    maintenance: MaintenanceRules = MaintenanceRules()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.topic) <= MAX_TOPIC_CHARACTERS or "/" in self.topic:

@@ -1,4 +1,4 @@
-"""The archive's loop: poll, take in, write what is due, tidy."""
+"""The archive's loop: poll, add, write what is due, compact and remove expired files."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from pathlib import Path
 from typing import Final
 
 from driftline.components.errors import StorageError, UsageError
-from driftline.serving.archive.events import read_event
-from driftline.serving.archive.letters import DeadLetters
+from driftline.serving.archive.dead_letter_writer import DeadLetters
+from driftline.serving.archive.layout import Models
 from driftline.serving.archive.metrics import ArchiveMetrics
-from driftline.serving.archive.models import Models
 from driftline.serving.archive.partition import PartitionArchive
+from driftline.serving.archive.rows import read_event
 from driftline.serving.archive.settings import ArchiveSettings
 from driftline.serving.archive.source import Source
 from driftline.serving.archive.state import FencedError
 from driftline.serving.errors import PoisonError, UnavailableError
-from driftline.serving.lifecycle import StopSignal
+from driftline.serving.process import StopSignal
 from driftline.serving.records.record import Record
 from driftline.serving.telemetry.health import Health
 
 LOGGER: Final = logging.getLogger("driftline.archive")
 
-_POLL_S: Final = 0.5  # how late a stop, or an age that is reached, may be noticed
+_POLL_S: Final = 0.5  # the longest delay until a stop, or an age that is reached, is noticed
 _POLL_RECORDS: Final = 2000
 _REQUESTS_AT_ONCE: Final = 16  # a request to an object store is waiting, mostly
-_TIDY_INTERVAL_S: Final = 1.0
+_MAINTENANCE_INTERVAL_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0  # a store that is back is noticed within it
 _STUCK_S: Final = 1800.0  # longer than an index of many millions of ids takes
@@ -42,13 +42,13 @@ _TRANSIENT: Final = (StorageError, UnavailableError, FencedError, sqlite3.Error)
 
 
 class Archiver:
-    """Archives the partitions that the consumer group gives it. One thread runs it; its health may be asked by others.
+    """Archives the partitions that the consumer group assigns to it. One thread runs it; others may ask its health.
 
     Args:
         settings: what to archive, and where.
         source: the topic.
-        letters: takes what is no embedding.
-        metrics: to count on.
+        letters: takes records that are no embeddings.
+        metrics: where to count.
         index_folder: local folder for the indexes of ids, of this worker alone.
         clock: seconds since 1970 UTC.
         monotonic: seconds that never go back.
@@ -77,17 +77,17 @@ class Archiver:
         self._trouble: str | None = "it has not begun to read"
         self._pause_s = _FIRST_PAUSE_S
         self._open_from = monotonic()  # partitions are not opened before, while something is wrong
-        self._tidy_from = monotonic()
+        self._maintain_from = monotonic()
         self._turned = monotonic()
 
     @property
     def archived_offsets(self) -> dict[int, int]:
-        """For each partition that this worker holds the offset behind everything that is archived."""
+        """The offset behind everything that is archived, for each partition that this worker holds."""
         return {number: partition.archived_offset for number, partition in self._held.items()}
 
     @property
     def health(self) -> Health:
-        """How the worker is: alive while its loop turns, ready while nothing it needs is missing."""
+        """The worker's health: alive while its loop turns, ready while nothing it needs is missing."""
 
         def live() -> str | None:
             still_s = self._monotonic() - self._turned
@@ -96,7 +96,7 @@ class Archiver:
         return Health(live, lambda: self._trouble)
 
     def run(self, stop: StopSignal) -> None:
-        """Archive until told to stop; what was read is written before this returns.
+        """Archive until the signal to stop; what was read is written before this returns.
 
         Raises:
             DataError: something in the archive is damaged, or the topic is not the one that it holds.
@@ -110,7 +110,7 @@ class Archiver:
             self.close()
 
     def close(self) -> None:
-        """Let go of everything; what is not written is read again by whoever has the partitions next."""
+        """Close everything; what is not written is read again by the partitions' next owners."""
         for partition in self._held.values():
             partition.close()
         self._held.clear()
@@ -122,22 +122,22 @@ class Archiver:
         """Turn the loop once."""
         self._turned = self._monotonic()
         polled = self._source.poll(poll_s, _POLL_RECORDS)
-        settled = self._follow()
+        kept = self._follow_assignment()
         for number, records in polled.items():
-            if number in settled:
+            if number in kept:
                 self._take(number, records)
         self._write(self._due())
-        self._tidy()
-        self._show()
+        self._maintain()
+        self._update_metrics()
 
-    def _follow(self) -> set[int]:
-        """Open and close partitions as the group says; return those whose polled records are to be taken."""
+    def _follow_assignment(self) -> set[int]:
+        """Open and close partitions as the group assigns them; return those whose polled records count."""
         assigned, revoked = self._source.assigned(), self._source.take_revoked()
         for number in self._held.keys() - assigned:
             self._drop(number)
-        settled = set(self._held) - revoked
+        kept = set(self._held) - revoked
         for number in set(self._held) & revoked:
-            # Given back at once: goes on where it was, unless somebody had it in between.
+            # Revoked and assigned again at once: goes on where it was, unless another worker had it in between.
             with self._watched(number):
                 if self._held[number].is_owned():
                     self._source.seek(number, self._held[number].pending.next_offset)
@@ -148,7 +148,7 @@ class Archiver:
                 with self._watched(number):
                     self._open(number)
         self._source.pause(assigned - self._held.keys())
-        return settled
+        return kept
 
     def _open(self, number: int) -> None:
         partition = PartitionArchive.open(
@@ -171,7 +171,7 @@ class Archiver:
                     self._letters.send(record, error)
                     self._metrics.dead_letters.labels(error.reason).inc()
                 partition.pending.pass_over(record.at.offset, now_s)
-            # Past the ends of transactions, which are no records.
+            # The ends of transactions take offsets without being records.
             partition.pending.next_offset = max(partition.pending.next_offset, self._source.position(number))
 
     def _due(self) -> list[int]:
@@ -197,22 +197,23 @@ class Archiver:
                 partition = self._held[number]
                 partition.write(self._now_ms())
                 written[number] = partition.pending.next_offset
-                self._pause_s = _FIRST_PAUSE_S  # not before: two that take a partition from one another get out of step
+                # Not before: two workers that take a partition from each other must get out of step.
+                self._pause_s = _FIRST_PAUSE_S
         self._source.commit(written)
 
-    def _tidy(self) -> None:
-        if self._monotonic() < self._tidy_from:
+    def _maintain(self) -> None:
+        if self._monotonic() < self._maintain_from:
             return
         busy = False
         for number in list(self._held):
             with self._watched(number):
-                busy |= self._held[number].tidy(self._now_ms())
+                busy |= self._held[number].maintain(self._now_ms())
         if not busy:
-            self._tidy_from = self._monotonic() + _TIDY_INTERVAL_S
+            self._maintain_from = self._monotonic() + _MAINTENANCE_INTERVAL_S
 
     @contextmanager
     def _watched(self, number: int) -> Generator[None]:
-        """Drop a partition where something goes wrong that may be right a little later; it is opened again then."""
+        """Drop a partition after an error that may pass; it is opened again after a pause."""
         try:
             yield
         except _TRANSIENT as error:
@@ -232,7 +233,7 @@ class Archiver:
         if partition is not None:
             partition.close()
 
-    def _show(self) -> None:
+    def _update_metrics(self) -> None:
         if self._trouble is not None and not self._source.assigned() - self._held.keys():
             self._trouble = None
         now_s = self._monotonic()
@@ -252,7 +253,7 @@ class Archiver:
 
 @contextmanager
 def index_folder(chosen: str) -> Generator[Path]:
-    """Yield the folder for the indexes, locked for this process alone; a temporary one where none was chosen.
+    """Yield the folder for the indexes, locked for this process; a temporary one where none was chosen.
 
     Raises:
         UsageError: another process has it, or it cannot be used.

@@ -9,41 +9,65 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from driftline.components.errors import one_line
-from driftline.serving.batching.encoding import Batch, EncodingThread, TextEncoder
-from driftline.serving.batching.intake import Intake
-from driftline.serving.batching.limits import Limits
-from driftline.serving.batching.line import Line
+from driftline.components.embedding.encoding.text import Encoding, Prepared, joined
+from driftline.components.errors import DriftlineError, one_line
+from driftline.serving.batching.fair_queue import DEPTH, FairQueue
+from driftline.serving.batching.halving import PROBE_TEXT, HalvedBatches
+from driftline.serving.batching.limits import BatcherLimits
 from driftline.serving.batching.metrics import ModelMetrics
-from driftline.serving.batching.rate import Rate
-from driftline.serving.batching.request import Embedded, QueuedText, Request, poison
-from driftline.serving.errors import DeadlineError, OverloadError, UnavailableError
+from driftline.serving.batching.request import Embedded, QueuedText, Request
+from driftline.serving.errors import DeadlineError, OverloadError, PoisonError, UnavailableError
 
 _AHEAD: Final = 2  # batches handed to the encoder's thread: the one that runs, and the one after it
+# Characters that are tokenised in one go: some tens of milliseconds, within which the first of them are not needed.
+_CALL_CHARACTERS: Final = 200_000
+
+
+class TextEncoder(Protocol):
+    """The part of :class:`driftline.components.embedding.encoding.encoder.Encoder` that the batcher uses."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens that run at a time."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        ...
+
+    def prepare(self, texts: Sequence[str], prompt: str | None = None) -> Prepared:
+        """Tokenise texts; called from one thread while another one encodes."""
+        ...
+
+    def finish(self, prepared: Prepared) -> Encoding:
+        """Return the vectors of tokenised texts; called from one thread."""
+        ...
 
 
 class Batcher:
     """Encodes texts of many callers in common batches.
 
-    * A request's texts may be spread over batches, and a batch holds texts of several requests; the order is told in
-      :mod:`.line`.
+    * A request's texts may be spread over batches, and a batch holds texts of several requests; the order is
+      that of :class:`.fair_queue.FairQueue`.
     * A request that is cancelled, or whose time has passed, leaves with all of its texts that do not run yet.
     * A text at which the model throws fails its own request alone: its batch is halved until it is found, and it is
       taken for poison only where the model still encodes another one.
     """
 
     def __init__(
-        self, encoder: TextEncoder, limits: Limits, metrics: ModelMetrics, *, executor: Executor | None = None
+        self, encoder: TextEncoder, limits: BatcherLimits, metrics: ModelMetrics, *, executor: Executor | None = None
     ) -> None:
-        """Make it; it takes requests from :meth:`start` on.
+        """Create the batcher; it takes requests from :meth:`start` on.
 
         Args:
             encoder: the model.
@@ -57,14 +81,14 @@ class Batcher:
         self._metrics = metrics
         self._own = None if executor else ThreadPoolExecutor(1, "driftline-batches")
         self._executor = executor or self._own
-        self._intake = Intake(encoder, metrics, self._join)
-        self._rate = Rate()
-        self._line = Line(limits.batch_tokens or encoder.batch_tokens)
-        self._thread = EncodingThread(encoder)
+        self._intake = Intake(encoder, metrics, self._enqueue)
+        self._rate = DrainRate()
+        self._queue = FairQueue(limits.batch_tokens or encoder.batch_tokens)
+        self._runner = BatchRunner(encoder)
         self._refusing: str | None = "the batcher is not started"
         self._broken: str | None = None
         self._requests: set[Request] = set()
-        self._rerun: deque[list[QueuedText]] = deque()  # parts of batches at which the model threw
+        self._failed = HalvedBatches[QueuedText](lambda text: not text.request.ended)
         self._running = 0
         self._queue_texts = 0
         self._characters = 0
@@ -81,16 +105,16 @@ class Batcher:
 
     @property
     def queue_characters(self) -> int:
-        """Characters of all requests in hand."""
+        """Characters of all requests in flight."""
         return self._characters
 
     def stuck(self) -> str | None:
         """Return why no text will be encoded any more; None where texts are."""
-        if self._thread.running_s > self._limits.stuck_s:
-            return f"a batch has been running for {self._thread.running_s:.0f} s"
+        if self._runner.running_s > self._limits.stuck_s:
+            return f"a batch has been running for {self._runner.running_s:.0f} s"
         return self._broken
 
-    async def embed(
+    async def encode(
         self, texts: Sequence[str], *, prompt: str | None = None, deadline_s: float | None = None
     ) -> Embedded:
         """Return the vectors of some texts, as the encoder gives them.
@@ -122,7 +146,7 @@ class Batcher:
             self._leave(request)
 
     async def drain(self, timeout_s: float) -> bool:
-        """Take no more requests, and finish those in hand.
+        """Take no more requests, and finish those in flight.
 
         Args:
             timeout_s: after so many seconds what is left is answered with UnavailableError.
@@ -161,7 +185,7 @@ class Batcher:
                 f"{len(texts)} more; try again in {wait_s:.1f} s",
                 wait_s,
             )
-        request = Request(texts, prompt, characters, time.perf_counter(), self._line.clock, self._loop.create_future())
+        request = Request(texts, prompt, characters, time.perf_counter(), self._queue.clock, self._loop.create_future())
         self._requests.add(request)
         self._characters += characters
         self._count_waiting(len(texts))
@@ -180,7 +204,7 @@ class Batcher:
         self._requests.discard(request)
         self._intake.abandon(request)
         self._characters -= request.characters
-        self._line.abandon(request)
+        self._queue.abandon(request)
         self._count_waiting(-request.waiting)
         request.waiting = 0
 
@@ -191,25 +215,23 @@ class Batcher:
 
     # --- batches to vectors
 
-    def _join(self, texts: list[QueuedText]) -> None:
-        self._line.add(texts)
+    def _enqueue(self, texts: list[QueuedText]) -> None:
+        self._queue.add(texts)
         self._run()
 
     def _run(self) -> None:
         """Hand batches to the encoder's thread, as far ahead as is of use."""
         while self._running < _AHEAD and (texts := self._next_batch()):
             self._running += 1
-            future = self._loop.run_in_executor(self._executor, self._thread.encode, texts)
-            future.add_done_callback(partial(self._encoded, texts))
+            future = self._loop.run_in_executor(self._executor, self._runner.run, texts)
+            future.add_done_callback(partial(self._on_batch_ended, texts))
 
     def _next_batch(self) -> list[QueuedText]:
-        while self._rerun:
-            again = [text for text in self._rerun.popleft() if not text.request.ended]
-            if again:
-                return again
-        if self._running and self._line.tokens < self._line.batch_tokens:
+        if again := self._failed.take():
+            return again
+        if self._running and self._queue.tokens < self._queue.batch_tokens:
             return []  # it may still fill up while the one before it runs
-        batch = self._line.take()
+        batch = self._queue.take()
         now_s = time.perf_counter()
         for text in batch:
             request = text.request
@@ -219,7 +241,7 @@ class Batcher:
         self._count_waiting(-len(batch))
         return batch
 
-    def _encoded(self, texts: list[QueuedText], future: asyncio.Future[Batch]) -> None:
+    def _on_batch_ended(self, texts: list[QueuedText], future: asyncio.Future[EncodedBatch]) -> None:
         self._running -= 1
         if future.cancelled():
             return
@@ -229,27 +251,23 @@ class Batcher:
             self._deliver(future.result())
             return
         self._metrics.failed_batches.inc()
-        wanted = [text for text in texts if not text.request.ended]
-        if len(wanted) > 1:
-            half = len(wanted) // 2
-            self._rerun.extend((wanted[:half], wanted[half:]))
-        elif wanted:
-            check = self._loop.run_in_executor(self._executor, self._thread.check)
-            check.add_done_callback(partial(self._checked, wanted[0].request, error))
+        if (text := self._failed.split(texts)) is not None:
+            probe = self._loop.run_in_executor(self._executor, self._runner.probe)
+            probe.add_done_callback(partial(self._on_probed, text.request, error))
         self._run()
 
-    def _checked(self, request: Request, error: BaseException, check: asyncio.Future[None]) -> None:
-        """Answer a request at one of whose texts the model threw, knowing how the model is."""
-        if check.cancelled():
+    def _on_probed(self, request: Request, error: BaseException, probe: asyncio.Future[None]) -> None:
+        """Answer a request at one of whose texts the model threw: is the text at fault, or the model?"""
+        if probe.cancelled():
             return
-        if check.exception() is not None:
+        if probe.exception() is not None:
             self._broken = f"the model throws at any text: {one_line(error)}"
             request.fail(UnavailableError(self._broken))
             return
         self._metrics.failed_texts.inc()
-        request.fail(poison("model", error))
+        request.fail(_poison("model", error))
 
-    def _deliver(self, batch: Batch) -> None:
+    def _deliver(self, batch: EncodedBatch) -> None:
         if not batch.texts:
             return
         self._broken = None
@@ -260,7 +278,194 @@ class Batcher:
             request.fill([batch.texts[place].row for place in mine], batch.vectors[mine])
         tokens = sum(text.tokens for text in batch.texts)
         characters = sum(len(text.prepared.texts[text.place]) for text in batch.texts)
-        self._rate.encoded(len(batch.texts), characters, batch.seconds)
+        self._rate.add(len(batch.texts), characters, batch.seconds)
         self._metrics.encoded(
-            len(batch.texts), tokens, batch.truncated, batch.seconds, tokens / self._line.batch_tokens
+            len(batch.texts), tokens, batch.truncated, batch.seconds, tokens / self._queue.batch_tokens
         )
+
+
+class Intake:
+    """The way of requests into the queue: tokenised in a thread, in the order in which they come.
+
+    Its state belongs to the event loop.
+
+    Args:
+        encoder: the model, whose `prepare` runs on a thread of its own.
+        metrics: what it counts.
+        on_tokenized: called with texts that are tokenised.
+    """
+
+    def __init__(
+        self, encoder: TextEncoder, metrics: ModelMetrics, on_tokenized: Callable[[list[QueuedText]], None]
+    ) -> None:
+        self._encoder = encoder
+        self._metrics = metrics
+        self._on_tokenized = on_tokenized
+        self._thread = ThreadPoolExecutor(1, "driftline-tokens")
+        self._arrived: dict[Request, None] = {}  # in order
+        self._failed = HalvedBatches[Request](lambda request: not request.ended)
+        self._busy = False
+
+    def add(self, request: Request) -> None:
+        """Take a request."""
+        self._arrived[request] = None
+        self._tokenize()
+
+    def abandon(self, request: Request) -> None:
+        """Leave out a request that has ended."""
+        self._arrived.pop(request, None)
+
+    def close(self) -> None:
+        """Tokenise nothing more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _tokenize(self) -> None:
+        """Hand what has come to the thread, unless it is busy."""
+        if self._busy:
+            return
+        taken = self._failed.take() or self._next_call()
+        if not taken:
+            return
+        self._busy = True
+        texts = [text for request in taken for text in request.texts]
+        began_s = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._thread, self._encoder.prepare, texts, taken[0].prompt)
+        future.add_done_callback(partial(self._on_call_ended, taken, began_s))
+
+    def _next_call(self) -> list[Request]:
+        """Return requests to tokenise in one call, of one prompt, in the order in which they came."""
+        taken: list[Request] = []
+        characters = 0
+        for request in self._arrived:
+            if request.ended:
+                continue
+            if taken and (request.prompt != taken[0].prompt or characters >= _CALL_CHARACTERS):
+                break
+            taken.append(request)
+            characters += request.characters
+        for request in taken:
+            del self._arrived[request]
+        return taken
+
+    def _on_call_ended(self, taken: list[Request], began_s: float, future: asyncio.Future[Prepared]) -> None:
+        self._busy = False
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            self._metrics.tokenize_seconds.observe(time.perf_counter() - began_s)
+            self._on_tokenized(_queued(taken, future.result()))
+        elif (request := self._failed.split(taken)) is not None:
+            self._metrics.failed_texts.inc()
+            request.fail(error if isinstance(error, DriftlineError) else _poison("tokenizer", error))
+        self._tokenize()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedBatch:
+    """A batch's vectors.
+
+    Attributes:
+        texts: those that were still wanted when it began.
+        vectors: (texts, dimension) float32.
+        truncated: texts that were cut.
+        seconds: it took.
+    """
+
+    texts: list[QueuedText]
+    vectors: NDArray[np.float32]
+    truncated: int
+    seconds: float
+
+
+class BatchRunner:
+    """The encoder's side: it runs batches, one after another, in whichever thread calls it."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._encoder = encoder
+        self._began_s: float | None = None
+
+    @property
+    def running_s(self) -> float:
+        """Seconds that the current batch has been running; 0 where there is none."""
+        began_s = self._began_s
+        return 0.0 if began_s is None else time.perf_counter() - began_s
+
+    def run(self, texts: Sequence[QueuedText]) -> EncodedBatch:
+        """Encode a batch, without the texts that nobody waits for any more."""
+        began_s = self._began_s = time.perf_counter()
+        try:
+            calls: dict[Prepared, list[QueuedText]] = {}
+            for text in texts:
+                if not text.request.ended:
+                    calls.setdefault(text.prepared, []).append(text)
+            if not calls:
+                return EncodedBatch([], np.zeros((0, self._encoder.dimension), np.float32), 0, 0.0)
+            wanted = joined([(prepared, [text.place for text in mine]) for prepared, mine in calls.items()])
+            encoding = self._encoder.finish(wanted)
+            order = [text for mine in calls.values() for text in mine]
+            return EncodedBatch(order, encoding.vectors, encoding.truncated, time.perf_counter() - began_s)
+        finally:
+            self._began_s = None
+
+    def probe(self) -> None:
+        """Encode a text that every model can encode; a broken model throws at it, too."""
+        self._began_s = time.perf_counter()
+        try:
+            self._encoder.finish(self._encoder.prepare([PROBE_TEXT]))
+        finally:
+            self._began_s = None
+
+
+class DrainRate:
+    """Texts and characters that are encoded a second, averaged over the last batches.
+
+    It tells a caller who finds the queue full when it is worth trying again.
+    """
+
+    _WEIGHT: Final = 0.2  # of a new batch: some ten of them make up most of the figure
+    _UNKNOWN_S: Final = 1.0
+    _LEAST_S: Final = 0.05
+    _MOST_S: Final = 300.0
+
+    def __init__(self) -> None:
+        self._texts = self._characters = self._seconds = 0.0
+
+    def add(self, texts: int, characters: int, seconds: float) -> None:
+        """Count a batch."""
+        keep = 1 - self._WEIGHT
+        self._texts = keep * self._texts + texts
+        self._characters = keep * self._characters + characters
+        self._seconds = keep * self._seconds + seconds
+
+    def seconds_for(self, texts: int, characters: int) -> float:
+        """Return the seconds within which so many texts, or so many characters, whichever takes longer, are encoded."""
+        if not self._seconds:
+            return self._UNKNOWN_S
+        shares = (max(texts, 0) / max(self._texts, 1.0), max(characters, 0) / max(self._characters, 1.0))
+        return min(max(max(shares) * self._seconds, self._LEAST_S), self._MOST_S)
+
+
+def _queued(taken: list[Request], prepared: Prepared) -> list[QueuedText]:
+    """Return the texts of a call, with their ranks, and note in the requests what is known of them now."""
+    lengths: list[int] = prepared.text_lengths().tolist()
+    cut = np.zeros(len(lengths), np.bool_)
+    cut[prepared.tokens.cut] = True
+    queued: list[QueuedText] = []
+    first = 0
+    for request in taken:
+        last = first + len(request.texts)
+        request.tokens = sum(lengths[first:last])
+        request.truncated = int(cut[first:last].sum())
+        rank = request.clock
+        if not request.ended:
+            for row, tokens in enumerate(lengths[first:last]):
+                queued.append(QueuedText(request, row, prepared, first + row, tokens, rank))
+                rank += DEPTH * tokens
+        first = last
+    return queued
+
+
+def _poison(part: str, error: BaseException) -> PoisonError:
+    return PoisonError("model", f"the {part} cannot make a vector of one of the texts: {one_line(error)}")

@@ -23,7 +23,7 @@ class BatchingMetrics:
         label = ("model",)
         self.queue_texts = Gauge("driftline_queue_texts", "Texts that wait for a batch", label, registry=registry)
         self.held_characters = Gauge(
-            "driftline_queue_characters", "Characters of all requests in hand", label, registry=registry
+            "driftline_queue_characters", "Characters of all requests in flight", label, registry=registry
         )
         self.queue_seconds = Histogram(
             "driftline_queue_seconds",

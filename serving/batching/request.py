@@ -1,4 +1,4 @@
-"""A request in hand, and its texts while they wait."""
+"""A request in flight, and its texts while they wait."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.embedding.encoding.prepared import Prepared
-from driftline.components.errors import one_line
-from driftline.serving.errors import PoisonError
+from driftline.components.embedding.encoding.text import Prepared
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +40,7 @@ class Request:
         answer: done when the vectors are there, or never will be.
         waiting: texts that no batch has taken yet.
         missing: texts without a vector yet.
-        queued_tokens: tokens of its texts that are in line.
+        queued_tokens: tokens of its texts that are in the queue.
         tokens: of all texts; known once they are tokenised.
         truncated: texts that were cut.
         vectors: (texts, dimension) float32, filled batch by batch; None before the first.
@@ -96,7 +94,7 @@ class Request:
 
 @dataclass(slots=True, eq=False)
 class QueuedText:
-    """A tokenised text in line.
+    """A tokenised text in the queue.
 
     Attributes:
         request: whose it is.
@@ -104,7 +102,7 @@ class QueuedText:
         prepared: the call that tokenised it, together with others.
         place: its number in that call.
         tokens: its length.
-        rank: its place in line, in tokens; see :class:`.line.Line`.
+        rank: its place in the queue, in tokens; see :class:`.fair_queue.FairQueue`.
         passed: batches that took a text from behind it.
     """
 
@@ -115,8 +113,3 @@ class QueuedText:
     tokens: int
     rank: int
     passed: int = 0
-
-
-def poison(what: str, error: BaseException) -> PoisonError:
-    """Return what a caller is told at one of whose texts the model, or its tokenizer, threw."""
-    return PoisonError("model", f"the {what} cannot make a vector of one of the texts: {one_line(error)}")

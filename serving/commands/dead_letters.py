@@ -58,7 +58,7 @@ def list_(
     topic: str, dead_letters_topic: str, reasons: tuple[str, ...], group: str, as_json: bool, kafka: KafkaSettings
 ) -> None:
     """Count the letters by reason."""
-    from driftline.serving.stream.letters import count_letters
+    from driftline.serving.kafka.dead_letter_replay import count_letters
 
     letters, group = _places(topic, dead_letters_topic, group)
     counts = count_letters(kafka, letters, group, reasons)
@@ -93,7 +93,7 @@ def replay(
 
     Their headers say how often they were tried, and where they lay first.
     """
-    from driftline.serving.stream.letters import replay_letters
+    from driftline.serving.kafka.dead_letter_replay import replay_letters
 
     letters, group = _places(topic, dead_letters_topic, group)
     done = replay_letters(kafka, topic, letters, group, reasons=reasons, limit=limit, dry_run=dry_run)
@@ -107,7 +107,7 @@ def replay(
 
 
 def _places(topic: str, letters: str, group: str) -> tuple[str, str]:
-    from driftline.serving.stream.letters import REPLAY_GROUP_SUFFIX
+    from driftline.serving.kafka.dead_letter_replay import REPLAY_GROUP_SUFFIX
 
     letters = letters or dead_letters_topic(topic)
     return letters, group or letters + REPLAY_GROUP_SUFFIX

@@ -1,1 +1,1 @@
-"""How Kafka is reached: settings, clients, topics; nothing of what is in the records."""
+"""Kafka: settings, clients, one reader and one writer of topics; nothing of what is in the records."""

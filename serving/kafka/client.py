@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
 from typing import Any, Final, cast
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
-from kafka.structs import TopicPartition
 
 from driftline.components.errors import one_line
 from driftline.serving.errors import UnavailableError
@@ -24,10 +21,11 @@ _RECONNECT_MS: Final = (
     2000  # a broker that comes back is found within seconds, not after the client's usual half minute
 )
 _BATCH_BYTES: Final = 256 * 1024  # some fifty vectors to a request, not three; a quarter of what brokers allow
-_JOIN_S: Final = 5.0  # all members have to say that they are there, each when it polls next
-_FIRST_PAUSE_S: Final = 0.004
-_LONGEST_PAUSE_S: Final = 0.05
 _MAX_POLL_INTERVAL_MS: Final = 600_000  # a batch on a slow CPU, its retries and a model's first call included
+
+
+class FencedError(UnavailableError):
+    """Another process has taken this one's name."""
 
 
 def open_consumer(
@@ -97,58 +95,27 @@ def open_admin(settings: KafkaSettings) -> KafkaAdminClient:
     return _opened(KafkaAdminClient, settings, {})
 
 
-def poll(consumer: Any, timeout_s: float, max_records: int | None = None) -> dict[Any, list[ConsumerRecord]]:
-    """Return what a consumer's partitions have, in order; wait for something where there is nothing.
-
-    kafka-python asks again as soon as a broker says that there is nothing. Apache Kafka says so after half a second; a
-    broker that says so at once, as small ones do, would be asked hundreds of times a second, by a core that does
-    nothing else. Hence pauses, which grow from 4 milliseconds to 50.
-
-    Args:
-        consumer: with its partitions assigned, or a member of a group.
-        timeout_s: seconds to wait; some more while the consumer joins its group.
-        max_records: how many at most; None for the consumer's own limit.
-    """
-    coordinator = _coordinator(consumer)
-    if coordinator is None:
-        return consumer.poll(timeout_ms=int(1000 * timeout_s), max_records=max_records)
-    end, pause_s = time.monotonic() + timeout_s, _FIRST_PAUSE_S
-    while _joined(coordinator, max(timeout_s, _JOIN_S)):
-        left_s = max(0.0, end - time.monotonic())
-        polled = consumer.poll(timeout_ms=0, max_records=max_records)
-        if polled:
-            return polled
-        if coordinator.rejoining:  # since just now: it is seen through
-            continue
-        if not left_s:
-            break
-        time.sleep(min(pause_s, left_s))
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-    return {}
+# The next three functions use private parts of kafka-python: nothing public tells whether a consumer has to join its
+# group, or has begun to, nor forgets an answer that came too late. A test fails where a version lacks them.
 
 
-def assigned(consumer: Any) -> set[TopicPartition]:
-    """Return the partitions that a member of a group has now: none while it joins.
+def is_joining(consumer: Any) -> bool:
+    """Return whether a member of a group is between two assignments.
 
     Until a join is over, the broker answers nothing else that the group is asked, such as what it has committed.
     """
-    coordinator = _coordinator(consumer)
-    return set() if coordinator is not None and coordinator.rejoining else set(consumer.assignment())
+    return consumer._coordinator.rejoining
 
 
-def _coordinator(consumer: Any) -> Any:
-    # Nothing public tells whether the consumer has to join its group, or has begun to.
-    return getattr(consumer, "_coordinator", None)
-
-
-def _joined(coordinator: Any, timeout_s: float) -> bool:
-    """Have the consumer join its group where it must; return whether it has.
+def join_group(consumer: Any, timeout_s: float) -> bool:
+    """Have a consumer join its group where it must; return whether it has.
 
     kafka-python goes on with a join only where somebody waits for it: a wait that ends between the two halves of a
     join throws the first away, and all members have to join once more. So a join has a wait of its own, and a poll for
     records afterwards none. And it forgets one that it began because the topic's partitions changed, and that the poll
     did not wait for: the member would then have no partitions, and send no heartbeats, for good.
     """
+    coordinator = consumer._coordinator
     if coordinator.rejoining and not coordinator.need_rejoin():
         coordinator.request_rejoin()
     if not (coordinator.need_rejoin() or coordinator.coordinator_unknown()):
@@ -156,20 +123,13 @@ def _joined(coordinator: Any, timeout_s: float) -> bool:
     return coordinator.poll(timeout_ms=int(1000 * timeout_s))
 
 
-def committed(
-    consumer: Any, partitions: Iterable[TopicPartition], timeout_s: float
-) -> dict[TopicPartition, int | None]:
-    """Return the offset that the consumer's group has committed for each partition now; None where it has none.
+def forget_late_answers(consumer: Any) -> None:
+    """Have a consumer ask anew for committed offsets.
 
-    Raises:
-        KafkaError: the broker does not say in time.
+    kafka-python keeps an answer that came too late, and gives it to who asks for the same partitions next, however much
+    later: another member may have had them meanwhile, and read on.
     """
-    # kafka-python keeps an answer that came too late, and gives it to who asks for the same partitions next, however
-    # much later: another member may have had them meanwhile, and read on.
-    kept = getattr(_coordinator(consumer), "_offset_fetch_futures", None)
-    if kept is not None:
-        kept.clear()
-    return {at: consumer.committed(at, timeout_ms=int(1000 * timeout_s)) for at in partitions}
+    consumer._coordinator._offset_fetch_futures.clear()
 
 
 def record_of(found: ConsumerRecord) -> Record:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal
 
 from driftline.components.errors import UsageError
 from driftline.components.secret import Secret
+from driftline.components.settings import Setting
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-SECURITY_PROTOCOLS: Final = get_args(SecurityProtocol)
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
-SASL_MECHANISMS: Final = get_args(SaslMechanism)
+
+TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
+"""Names that Kafka takes for a topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +23,7 @@ class KafkaSettings:
 
     Attributes:
         bootstrap_servers: ``host:port`` of some brokers.
-        security_protocol: plain or encrypted, with or without a login.
-        sasl_mechanism: of the login; None without one.
-        sasl_username: of the login.
         sasl_password: of the login.
-        tls_ca_file: authorities to trust, PEM; empty for the system's.
-        tls_certificate_file: this client's certificate, PEM, where the brokers ask for one.
-        tls_key_file: its key, PEM.
         client_id: what the brokers call this client in their logs and quotas.
 
     Raises:
@@ -34,13 +31,13 @@ class KafkaSettings:
     """
 
     bootstrap_servers: tuple[str, ...]
-    security_protocol: SecurityProtocol = "PLAINTEXT"
-    sasl_mechanism: SaslMechanism | None = None
-    sasl_username: str = ""
+    security_protocol: Annotated[SecurityProtocol, Setting("Encryption and login")] = "PLAINTEXT"
+    sasl_mechanism: Annotated[SaslMechanism | None, Setting("Kind of login", "none")] = None
+    sasl_username: Annotated[str, Setting("User name of the login", "none", metavar="NAME")] = ""
     sasl_password: Secret | None = None
-    tls_ca_file: str = ""
-    tls_certificate_file: str = ""
-    tls_key_file: str = ""
+    tls_ca_file: Annotated[str, Setting("Authorities to trust, PEM", "the system's", metavar="FILE")] = ""
+    tls_certificate_file: Annotated[str, Setting("This client's certificate, PEM", "none", metavar="FILE")] = ""
+    tls_key_file: Annotated[str, Setting("This client's key, PEM", "none", metavar="FILE")] = ""
     client_id: str = "driftline"
 
     def __post_init__(self) -> None:

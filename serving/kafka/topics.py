@@ -1,8 +1,9 @@
-"""Whether topics are there, and their creation where that is wanted."""
+"""Topics: which are there, and the creation of those that are missing where that is wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from kafka.admin import NewTopic
@@ -24,15 +25,18 @@ def create_topics(kafka: KafkaSettings, partitions: Mapping[str, int]) -> None:
     Raises:
         UnavailableError: the cluster does not answer, or refuses.
     """
-    admin: Any = open_admin(kafka)
-    try:
+    with _admin(kafka) as admin:
         _create(admin, partitions)
-    except KafkaError as error:
-        raise UnavailableError(
-            f"topics at {brokers(kafka)}: {one_line(error)}; see to the rights and the name"
-        ) from error
-    finally:
-        admin.close()
+
+
+def is_topic(kafka: KafkaSettings, topic: str) -> bool:
+    """Return whether a topic is there.
+
+    Raises:
+        UnavailableError: the cluster does not say, or refuses.
+    """
+    with _admin(kafka) as admin:
+        return bool(_partitions(admin, [topic])[topic])
 
 
 def check_topics(kafka: KafkaSettings, source: str, targets: Sequence[str], *, create: bool) -> None:
@@ -49,8 +53,7 @@ def check_topics(kafka: KafkaSettings, source: str, targets: Sequence[str], *, c
         UsageError: a topic is missing.
         UnavailableError: the cluster does not say, or refuses.
     """
-    admin: Any = open_admin(kafka)
-    try:
+    with _admin(kafka) as admin:
         partitions = _partitions(admin, [source, *targets])
         if not partitions[source]:
             raise UsageError(f"topic {source}: is not at {brokers(kafka)}; create it, or name the topic of the texts")
@@ -58,6 +61,13 @@ def check_topics(kafka: KafkaSettings, source: str, targets: Sequence[str], *, c
         if missing and not create:
             raise UsageError(f"topic {missing[0]}: is not at {brokers(kafka)}; create it, or let --create-topics do so")
         _create(admin, dict.fromkeys(missing, partitions[source]))
+
+
+@contextmanager
+def _admin(kafka: KafkaSettings) -> Generator[Any]:
+    admin: Any = open_admin(kafka)
+    try:
+        yield admin
     except KafkaError as error:
         raise UnavailableError(
             f"topics at {brokers(kafka)}: {one_line(error)}; see to the rights and the name"

@@ -1,4 +1,4 @@
-"""A model that is served: loaded from wherever it lies, warm, behind its batcher."""
+"""A served model: loaded from wherever it lies, warm, behind its batcher."""
 
 from __future__ import annotations
 
@@ -11,13 +11,8 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from driftline.components.embedding.backfill.plan import with_settings
-from driftline.components.embedding.encoding.encoder import Encoder
-from driftline.components.embedding.encoding.models import ModelFolder, open_model
-from driftline.components.embedding.encoding.tuning.tunings import measured_tuning
+from driftline.components.embedding.encoding.encoder import Encoder, shortened
+from driftline.components.embedding.encoding.opening import OpenedEncoder, open_encoder
 from driftline.components.errors import DriftlineError, UsageError
 from driftline.serving.batching.batcher import Batcher
 from driftline.serving.batching.metrics import BatchingMetrics
@@ -58,14 +53,13 @@ class ServedModel:
         self._metrics = metrics
         self._executor = executor
         self._why = "is being loaded"
-        self._folder: ModelFolder | None = None
-        self._encoder: Encoder | None = None
+        self._opened: OpenedEncoder | None = None
         self._batcher: Batcher | None = None
 
     @property
     def model(self) -> str:
         """The model's name as datasets carry it; empty until it is loaded."""
-        return self._folder.name if self._folder else ""
+        return self._opened.name if self._opened else ""
 
     @property
     def revision(self) -> str:
@@ -74,29 +68,29 @@ class ServedModel:
 
     def revision_of(self, *, prompt: str = "", dimensions: int = 0) -> str:
         """Return the revision that a dataset of vectors asked for in this way would carry; see :meth:`embed`."""
-        if self._folder is None:
+        if self._opened is None:
             return ""
-        settings = self._settings.encoder
+        settings = self._opened.settings
         if prompt:
             settings = dataclasses.replace(settings, prompt=prompt)
         if dimensions and dimensions != self.dimension:
             settings = dataclasses.replace(settings, dimension=dimensions)
-        return with_settings(self._folder.revision, settings)
+        return settings.vector_revision(self._opened.model_revision)
 
     @property
     def dimension(self) -> int:
         """Length of a vector; 0 until it is loaded."""
-        return self._encoder.dimension if self._encoder else 0
+        return self._opened.encoder.dimension if self._opened else 0
 
     @property
     def max_tokens(self) -> int:
         """Tokens of a text that are looked at; 0 where there is no limit, or until it is loaded."""
-        return self._encoder.max_tokens if self._encoder else 0
+        return self._opened.encoder.max_tokens if self._opened else 0
 
     @property
     def prompts(self) -> Sequence[str]:
         """Names of the prompts that may be asked for."""
-        return self._encoder.prompts if self._encoder else ()
+        return self._opened.encoder.prompts if self._opened else ()
 
     @property
     def queue_texts(self) -> int:
@@ -119,19 +113,19 @@ class ServedModel:
         """
         began_s = time.perf_counter()
         try:
-            folder, encoder = await asyncio.to_thread(self._open)
+            opened = await asyncio.to_thread(self._open)
         except DriftlineError as error:
             self.state, self._why = "failed", f"could not be loaded: {error}"
             raise
         if self.state == "ended":
             return
-        self._folder, self._encoder = folder, encoder
+        self._opened, encoder = opened, opened.encoder
         self._batcher = Batcher(encoder, self._settings.limits, self._metrics.of(self.name), executor=self._executor)
         self._batcher.start()
         self.state = "ready"
         LOGGER.info(
             "model %s: %s at %s loaded in %.1f s; %d dimensions, %s on %s, batches of %d tokens",
-            self.name, folder.name, self.revision, time.perf_counter() - began_s, encoder.dimension, encoder.precision,
+            self.name, opened.name, self.revision, time.perf_counter() - began_s, encoder.dimension, encoder.precision,
             encoder.device, self._settings.limits.batch_tokens or encoder.batch_tokens,
         )  # fmt: skip
 
@@ -154,19 +148,20 @@ class ServedModel:
             UnavailableError: the model is not loaded, or shutting down, or throws at any text.
             UsageError: there is no such prompt, or no so many dimensions.
         """
-        if self._batcher is None or self._encoder is None:
+        if self._batcher is None or self._opened is None:
             raise UnavailableError(f"model {self.name}: {self._why}")
-        if prompt and prompt not in self._encoder.prompts:
-            known = ", ".join(self._encoder.prompts) or "none"
+        encoder = self._opened.encoder
+        if prompt and prompt not in encoder.prompts:
+            known = ", ".join(encoder.prompts) or "none"
             raise UsageError(f"prompt: model {self.name} has no prompt {prompt[:60]!r}; it has: {known}")
-        if not 0 <= dimensions <= self._encoder.dimension:
+        if not 0 <= dimensions <= encoder.dimension:
             raise UsageError(
-                f"dimensions: model {self.name} has vectors of {self._encoder.dimension} numbers, got {dimensions}"
+                f"dimensions: model {self.name} has vectors of {encoder.dimension} numbers, got {dimensions}"
             )
-        embedded = await self._batcher.embed(texts, prompt=prompt or None, deadline_s=deadline_s)
-        if not dimensions or dimensions == self._encoder.dimension:
+        embedded = await self._batcher.encode(texts, prompt=prompt or None, deadline_s=deadline_s)
+        if not dimensions or dimensions == encoder.dimension:
             return embedded
-        vectors = shortened(embedded.vectors, dimensions, normalized=self._encoder.normalized)
+        vectors = shortened(embedded.vectors, dimensions, normalized=encoder.normalized)
         return dataclasses.replace(embedded, vectors=vectors)
 
     async def drain(self, timeout_s: float) -> bool:
@@ -174,32 +169,17 @@ class ServedModel:
         self.state, self._why = "ended", "is shutting down"
         return True if self._batcher is None else await self._batcher.drain(timeout_s)
 
-    def _open(self) -> tuple[ModelFolder, Encoder]:
+    def _open(self) -> OpenedEncoder:
         settings = self._settings
-        with open_model(self._spec.uri, Path(settings.cache) if settings.cache else None) as folder:
-            tuning = measured_tuning(settings.profile, folder.revision, settings.encoder.precision)
-            encoder = Encoder.load(
-                folder.path, self._spec.uri, settings.encoder, tuning=tuning, device=settings.device or None
-            )
-        _warm(encoder)
-        return folder, encoder
-
-
-def shortened(vectors: NDArray[np.float32], dimensions: int, *, normalized: bool) -> NDArray[np.float32]:
-    """Return the leading numbers of vectors, as the encoder itself shortens them.
-
-    Args:
-        vectors: (n, d) float32.
-        dimensions: numbers to keep, at most d.
-        normalized: whether they are brought back to length 1.
-
-    Returns:
-        (n, dimensions) float32, a copy.
-    """
-    front = np.array(vectors[:, :dimensions])
-    if normalized:
-        front /= np.maximum(np.linalg.norm(front, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return front
+        opened = open_encoder(
+            self._spec.uri,
+            settings.encoder,
+            profile=settings.profile,
+            cache=Path(settings.cache) if settings.cache else None,
+            device=settings.device or None,
+        )
+        _warm(opened.encoder)
+        return opened
 
 
 def _warm(encoder: Encoder) -> None:

@@ -1,4 +1,4 @@
-"""Which models are served, and how, as it is said on a command line."""
+"""The models to serve and their settings, as a command line gives them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.errors import UsageError
-from driftline.serving.batching.limits import Limits
+from driftline.serving.batching.limits import BatcherLimits
 
 _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _NAMED: Final = re.compile(r"([^/=:]*)=(.*)", re.DOTALL)  # what has a slash before its = is a path, and no name
@@ -54,7 +54,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """How models are loaded and batched.
+    """Settings of loading and batching.
 
     Attributes:
         encoder: what decides the vectors.
@@ -65,7 +65,7 @@ class ModelSettings:
     """
 
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
-    limits: Limits = field(default_factory=Limits)
+    limits: BatcherLimits = field(default_factory=BatcherLimits)
     profile: str = ""
     cache: str = ""
     device: str = ""

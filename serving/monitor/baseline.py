@@ -1,4 +1,4 @@
-"""The reference as a monitor uses it: a dataset's rows, projected, with the threshold found for them."""
+"""The reference as a monitor uses it: a dataset's rows, projected, with a threshold calibrated for them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.errors import DataError, InputError, StorageConflict, UsageError
-from driftline.components.mmd.online_reference import Calibration, pack, unpack
+from driftline.components.errors import DataError, InputError, UsageError
+from driftline.components.mmd.online import Calibration, pack, unpack
 from driftline.components.projection.pca import PCA, check_components, gather
 from driftline.components.projection.projected import Projection
 from driftline.components.random_bits import SAMPLE_REFERENCE, choose_rows
 from driftline.components.sampling.identity import SampleIdentity
-from driftline.components.steps import running
+from driftline.components.steps import logged_step
 from driftline.components.storage.dataset.reader import EmbeddingsDataset
 from driftline.components.storage.objects import store
+from driftline.components.storage.objects.owned_object import OwnedObject, Replacement
 from driftline.components.storage.objects.values import read_value
 from driftline.serving.monitor.settings import ReferenceSettings
 
@@ -32,7 +33,7 @@ _MAX_FIT_ROWS: Final = 20_000  # 50 rows and more for each dimension of common m
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FixedProjection:
-    """What the detector sees of a vector.
+    """The projection of a vector that the detector sees.
 
     Attributes:
         mean: (d,) float64, subtracted first.
@@ -43,14 +44,14 @@ class FixedProjection:
     components: NDArray[np.float64]
 
     @property
-    def seen(self) -> int:
-        """Length of what the detector sees."""
+    def dimension(self) -> int:
+        """Length of a projected vector."""
         return len(self.components) or len(self.mean)
 
     def __call__(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Project vectors, (rows, d) → (rows, k), or (rows, d) where they are whole.
+        """Project vectors, (rows, d) → (rows, k), or (rows, d) where they stay whole.
 
-        A row's numbers have the same bits whatever rows are beside it, so that scores do not depend on how a stream is
+        A row's result has the same bits whatever rows are beside it, so that scores do not depend on how a stream is
         cut into batches.
         """
         centred = np.asarray(vectors, np.float64) - self.mean
@@ -61,12 +62,12 @@ class FixedProjection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Baseline:
-    """What a monitor compares the stream with.
+    """The reference side of a monitor's comparison.
 
     Attributes:
-        key: SHA-256 of all that it was made of: the dataset's content, the projection and the settings.
+        key: SHA-256 of all that it depends on: the dataset's content, the projection and the settings.
         reference: which dataset; ``sampled`` are the rows of it that the detector's reference holds.
-        project: turns vectors into what the detector sees.
+        project: turns vectors into those that the detector sees.
         calibration: the detector's reference and threshold.
     """
 
@@ -96,58 +97,58 @@ class Baseline:
 
 
 def stored_baseline(settings: ReferenceSettings, state: str) -> Baseline:
-    """Return the baseline of these settings, from the monitor's state place, or made and put there.
+    """Return the baseline of these settings: stored in the monitor's state folder, or made and stored there.
 
     Args:
         settings: what the stream is compared with.
-        state: the monitor's folder or ``gs://`` prefix.
+        state: the monitor's state folder or ``gs://`` prefix.
 
     Raises:
-        DataError: the dataset, the projection or what is stored is not as expected, or the reference is too small.
-        UsageError: more components than there can be.
+        DataError: the dataset, the projection or the stored baseline is not as expected, or the reference is too small.
+        UsageError: more components than possible.
         StorageError: something cannot be read or written.
     """
     dataset = EmbeddingsDataset.open(settings.dataset)
     projection = read_value(settings.projection, Projection) if settings.projection else None
     key = _key(dataset, projection, settings)
-    place = store.join(state, f"baseline-{key[:32]}.npz")
-    if not store.exists(place):
+    uri = store.join(state, f"baseline-{key[:32]}.npz")
+    if not store.exists(uri):
         made = _make(dataset, projection, settings, key)
-        try:
-            store.write_bytes(place, made.to_bytes(), over=None)
-        except StorageConflict:
-            pass  # another monitor made the same meanwhile; whichever is there counts
-        else:
+        if OwnedObject(uri).replace(made.to_bytes()) is not Replacement.LOST:
             return made
+        # Another monitor made one meanwhile; the stored one counts.
     try:
-        found = Baseline.from_bytes(store.read_bytes(place))
+        found = Baseline.from_bytes(store.read_bytes(uri))
     except DataError as error:
-        raise DataError(f"{place}: {error}") from error
+        raise DataError(f"{uri}: {error}") from error
     if found.key != key:
-        raise DataError(f"{place}: is the baseline of other settings; remove it, it will be made again")
+        raise DataError(f"{uri}: is the baseline of other settings; remove it, it will be made again")
     return found
 
 
 def _key(dataset: EmbeddingsDataset, projection: Projection | None, settings: ReferenceSettings) -> str:
-    made_of: dict[str, Any] = {
+    online = {**asdict(settings.online), "ert": float(settings.online.ert)}
+    if online["kernel"] == "laplace-l2":
+        online["kernel"] = "laplace"  # its name when the first baselines were stored: they are found again
+    inputs: dict[str, Any] = {
         "dataset": dataset.manifest.digest,
         "rows": settings.rows,
         "components": settings.components,
         "projection": None if projection is None else asdict(projection),
-        "online": {**asdict(settings.online), "ert": float(settings.online.ert)},
+        "online": online,
     }
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def _make(dataset: EmbeddingsDataset, projection: Projection | None, settings: ReferenceSettings, key: str) -> Baseline:
-    # Here alone: it brings JAX with it, which takes seconds to import and which watching does not need.
+    # Imported here: it imports JAX, which takes seconds and which watching does not need.
     from driftline.components.mmd.calibration import MIN_REFERENCE_WINDOWS, calibrate
 
-    with running("calibrate") as clock:
+    with logged_step("calibrate") as clock:
         seed = settings.online.seed
         components = DEFAULT_COMPONENTS if settings.components is None else settings.components
         rows = min(settings.rows, dataset.rows) if settings.rows else dataset.rows
-        # The rows with the smallest words are chosen: a smaller choice is a random part of a larger one.
+        # The rows with the smallest random words are chosen, so a smaller choice is a random part of a larger one.
         to_fit = min(rows // _FIT_SHARE, _MAX_FIT_ROWS) if projection is None and components else 0
         for_fit = choose_rows(seed, SAMPLE_REFERENCE, dataset.rows, to_fit)
         kept = np.setdiff1d(choose_rows(seed, SAMPLE_REFERENCE, dataset.rows, rows), for_fit, assume_unique=True)
@@ -159,12 +160,12 @@ def _make(dataset: EmbeddingsDataset, projection: Projection | None, settings: R
                 f"got {len(kept)} ({rows} rows{without}); give a larger dataset or a smaller window"
             )
         if projection is not None:
-            project = _given(dataset, projection, settings)
+            project = _given_projection(dataset, projection, settings)
         elif components:
-            project = _fitted(dataset, for_fit, components)
+            project = _fitted_projection(dataset, for_fit, components)
         else:
             project = FixedProjection(np.zeros(dataset.dimension), np.empty((0, dataset.dimension)))
-        seen = np.empty((len(kept), project.seen), np.float32)
+        seen = np.empty((len(kept), project.dimension), np.float32)
         done = 0
         for batch in _batches(dataset, kept):
             seen[done : done + len(batch)] = project(batch)
@@ -186,7 +187,9 @@ def _make(dataset: EmbeddingsDataset, projection: Projection | None, settings: R
         return Baseline(key, reference, project, calibration)
 
 
-def _given(dataset: EmbeddingsDataset, projection: Projection, settings: ReferenceSettings) -> FixedProjection:
+def _given_projection(
+    dataset: EmbeddingsDataset, projection: Projection, settings: ReferenceSettings
+) -> FixedProjection:
     pca, most = projection.pca, projection.components
     if len(pca.mean) != dataset.dimension:
         raise DataError(
@@ -199,7 +202,7 @@ def _given(dataset: EmbeddingsDataset, projection: Projection, settings: Referen
     return FixedProjection(pca.mean, pca.components[:components])
 
 
-def _fitted(dataset: EmbeddingsDataset, rows: NDArray[np.int64], components: int) -> FixedProjection:
+def _fitted_projection(dataset: EmbeddingsDataset, rows: NDArray[np.int64], components: int) -> FixedProjection:
     try:
         check_components(components, dimension=dataset.dimension, rows=len(rows))
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""The monitor inside a stream worker: what the worker has written is watched as it is committed."""
+"""The monitor inside a stream worker: it watches what the worker writes, as it is committed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from prometheus_client import CollectorRegistry
 
 from driftline.components.errors import DriftlineError
 from driftline.components.steps import LOGGER
-from driftline.serving.monitor.alerts import Kind
 from driftline.serving.monitor.baseline import stored_baseline
 from driftline.serving.monitor.metrics import MonitorMetrics
-from driftline.serving.monitor.monitor import Monitor
-from driftline.serving.monitor.observed import Observed
-from driftline.serving.monitor.outbox import Courier
+from driftline.serving.monitor.monitor import Monitor, ObservedRecord
+from driftline.serving.monitor.outbox import DeliveryTarget, Kind
 from driftline.serving.monitor.settings import MonitorSettings
 from driftline.serving.monitor.state import MonitorState, StateFile
 from driftline.serving.records.embeddings import EmbeddedText
@@ -23,16 +21,16 @@ from driftline.serving.records.record import Coordinates
 class InProcessMonitor:
     """Watches what one stream worker writes; a :class:`driftline.serving.stream.worker.Observer`.
 
-    Each worker has a detector of its own, which sees the worker's partitions alone, and needs a state place of its own.
-    The worker goes on where its group's offsets say, and not where the state does: after a restart, records that were
-    committed within the last ``save_interval_s`` before it are not watched. Where each must count once, or all
-    partitions together, `driftline monitor` is the way.
+    Each worker has its own detector, which sees only the worker's partitions, and needs its own state folder. The
+    worker goes on from its group's offsets, and not from the state's: after a restart, records that were committed
+    within the last ``save_interval_s`` before it are not watched. Where each must count once, or all partitions
+    together, use `driftline monitor`.
 
-    The stream never stops for it: what fails here is logged, and watching ends where it cannot go on.
+    The stream never stops for it: failures are logged, and watching ends where it cannot go on.
     """
 
     def __init__(self, monitor: Monitor) -> None:
-        """Watch with a monitor, from whichever thread :meth:`observe` is called in, one at a time."""
+        """Watch with a monitor. Any thread may call :meth:`observe`, one at a time."""
         self._monitor: Monitor | None = monitor
 
     @property
@@ -41,8 +39,8 @@ class InProcessMonitor:
         return self._monitor is not None
 
     def observe(self, batch: Sequence[tuple[EmbeddedText, Coordinates]]) -> None:
-        """Take a committed batch's vectors, each with the place of its text."""
-        self._guarded(lambda monitor: monitor.observe([Observed(at, embedded, at) for embedded, at in batch]))
+        """Observe a committed batch's vectors, each with the coordinates of its text."""
+        self._guarded(lambda monitor: monitor.observe([ObservedRecord(at, embedded, at) for embedded, at in batch]))
 
     def close(self) -> None:
         """Write the state."""
@@ -59,13 +57,13 @@ class InProcessMonitor:
 
 
 def in_process_monitor(
-    settings: MonitorSettings, couriers: dict[Kind, Courier], registry: CollectorRegistry
+    settings: MonitorSettings, targets: dict[Kind, DeliveryTarget], registry: CollectorRegistry
 ) -> InProcessMonitor:
-    """Return a monitor that goes on with its state, or begins, its threshold calibrated where it is not yet.
+    """Return a monitor that goes on with its state or begins; a threshold is calibrated where there is none yet.
 
     Args:
-        settings: what to watch and whom to tell; ``topic`` is the worker's source.
-        couriers: who delivers each kind.
+        settings: what to watch and where alerts go; ``topic`` is the worker's source.
+        targets: of each kind of delivery.
         registry: the worker's metrics.
 
     Raises:
@@ -75,4 +73,4 @@ def in_process_monitor(
     file = StateFile(settings.state)
     state = file.load(baseline) or MonitorState.new(baseline, {})
     file.save(state)
-    return InProcessMonitor(Monitor(settings, baseline, state, file, couriers, MonitorMetrics(registry)))
+    return InProcessMonitor(Monitor(settings, baseline, state, file, targets, MonitorMetrics(registry)))

@@ -1,4 +1,4 @@
-"""What a monitor tells Prometheus."""
+"""Metrics of a monitor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
 class MonitorMetrics:
-    """A monitor's metrics; what each one says stands beside it."""
+    """A monitor's metrics; each has its meaning in its help text."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Make them.

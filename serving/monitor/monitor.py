@@ -1,4 +1,4 @@
-"""A stream of embeddings watched against a baseline: what counts, what raises an alarm, and what one brings about."""
+"""A stream of embeddings watched against a baseline: which records count, and what an alarm is and causes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -14,29 +15,60 @@ import numpy as np
 from driftline.components.errors import DataError, StorageError
 from driftline.components.mmd.online import Readings
 from driftline.components.steps import LOGGER
-from driftline.serving.monitor.alerts import Kind, alert, alert_id, run_of
+from driftline.serving.errors import PoisonError
+from driftline.serving.monitor.alerts import alert, alert_id, evidence, run_of
 from driftline.serving.monitor.baseline import Baseline
-from driftline.serving.monitor.evidence import evidence
 from driftline.serving.monitor.metrics import MonitorMetrics
-from driftline.serving.monitor.observed import Observed
-from driftline.serving.monitor.outbox import Courier, Outbox
+from driftline.serving.monitor.outbox import DeliveryTarget, Kind, Outbox
 from driftline.serving.monitor.settings import MonitorSettings
 from driftline.serving.monitor.state import TEXT_CHARACTERS, MonitorState, RecentRecord, StateFile
-from driftline.serving.records.embeddings import EmbeddedText
-from driftline.serving.records.record import Coordinates
+from driftline.serving.records.embeddings import EmbeddedText, read_embedding
+from driftline.serving.records.provenance import read_source
+from driftline.serving.records.record import Coordinates, Record
+
+TOMBSTONE: Final = "tombstone"
+_LOG_INTERVAL_S: Final = 60.0  # a wrong model refuses every record: one line a minute is enough
 
 _Compared = tuple[int, RecentRecord]
 """A record to compare, and its number in its batch."""
 
-_TELL_INTERVAL_S: Final = 60.0  # a wrong model refuses every record: one line a minute says so
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObservedRecord:
+    """One record of the topic of embeddings, read or refused.
+
+    Attributes:
+        at: its coordinates in the stream that is watched.
+        embedded: its embedding; None where it is skipped.
+        source: where the text came from, if known; else the same as ``at``.
+        reason: why it is skipped, a short code for metrics; empty where it is not.
+        message: the same as a line.
+    """
+
+    at: Coordinates
+    embedded: EmbeddedText | None
+    source: Coordinates
+    reason: str = ""
+    message: str = ""
+
+
+def read_record(record: Record) -> ObservedRecord:
+    """Read a record of the topic of embeddings; one that is no embedding is marked, and nothing is raised."""
+    source = read_source(record.headers) or record.at
+    if record.value is None:
+        return ObservedRecord(record.at, None, source, TOMBSTONE, "a deleted text")
+    try:
+        return ObservedRecord(record.at, read_embedding(record.value), source)
+    except PoisonError as error:
+        return ObservedRecord(record.at, None, source, error.reason, str(error))
 
 
 class Monitor:
-    """Watches one stream. The same for a topic and inside a stream worker. Not safe for use by several threads at once.
+    """Watches one stream, for a topic or inside a stream worker. Not safe for use by several threads at once.
 
-    What a record changes is in the state, and the state is written as one object together with the offsets: after a
-    restart the stream goes on from these, and each record has counted once. An alarm is written there before anything
-    is brought about, so that a restart brings it about again under the same id, and never another in its place.
+    Whatever a record changes is in the state, and the state is written as one object together with the offsets: after a
+    restart the stream goes on from these, and each record has counted once. An alarm is written there before it is
+    delivered, so that a restart delivers it again under the same id, and never another in its place.
     """
 
     def __init__(
@@ -45,18 +77,18 @@ class Monitor:
         baseline: Baseline,
         state: MonitorState,
         file: StateFile,
-        couriers: Mapping[Kind, Courier],
+        targets: Mapping[Kind, DeliveryTarget],
         metrics: MonitorMetrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Go on with a state.
 
         Args:
-            settings: what is watched, and whom to tell.
+            settings: what is watched, and where alerts go.
             baseline: what the stream is compared with.
             state: what has been seen.
             file: where the state is written.
-            couriers: who delivers each kind; a kind without one is not brought about.
+            targets: of each kind of delivery; a kind without one is not delivered.
             metrics: where to count.
             clock: seconds since 1970.
         """
@@ -64,14 +96,14 @@ class Monitor:
         self._settings = settings
         self._baseline = baseline
         self._file = file
-        self._outbox = Outbox(state.outbox, couriers, metrics, clock)
+        self._outbox = Outbox(state.outbox, targets, metrics, clock)
         self._metrics = metrics
         self._clock = clock
         self._saved_s = clock()
         self._changed = True
         self._unsaved_outbox = False
-        self._told_at: dict[str, float] = {}
-        self._trouble: str | None = None
+        self._logged_at_s: dict[str, float] = {}
+        self._save_error: str | None = None
         metrics.reference_rows.set(baseline.calibration.rows)
         metrics.last_alarm.set(state.last_alarm_ms / 1000)
         metrics.score.set(math.nan)  # until the next stride ends
@@ -79,12 +111,12 @@ class Monitor:
         metrics.drifting.set(state.detector.drifting)
 
     @property
-    def trouble(self) -> str | None:
+    def save_error(self) -> str | None:
         """Why the state cannot be written; None while it can."""
-        return self._trouble
+        return self._save_error
 
-    def observe(self, records: Sequence[Observed]) -> None:
-        """Take the next records of the stream, in their order.
+    def observe(self, records: Sequence[ObservedRecord]) -> None:
+        """Compare the next records of the stream, in their order.
 
         Raises:
             UnavailableError: another monitor has written the state.
@@ -93,26 +125,26 @@ class Monitor:
         window = self._baseline.calibration.settings.window
         passed = 0
         for first in range(0, len(compared), window):
-            passed = self._take(records, passed, compared[first : first + window])
-        self._pass(records[passed:])
+            passed = self._detect(records, passed, compared[first : first + window])
+        self._advance(records[passed:])
         self._changed |= bool(records)
-        self.tend()
+        self.save_and_deliver()
 
-    def tend(self) -> None:
-        """Write the state and deliver what is due; to be called often, also while no records come.
+    def save_and_deliver(self) -> None:
+        """Write the state and deliver, as far as due; to be called often, also while no records come.
 
         Raises:
             UnavailableError: another monitor has written the state.
         """
         due = self._clock() - self._saved_s >= self._settings.save_interval_s
-        # An alarm does not wait, unless the place fails: the stream is not to wait for each attempt then.
-        if (due and self._changed) or (self._unsaved_outbox and self._trouble is None):
+        # An alarm is written at once, unless writing has failed: the stream must not wait for each attempt then.
+        if (due and self._changed) or (self._unsaved_outbox and self._save_error is None):
             self.save()
         if not self._unsaved_outbox and self._outbox.deliver():
             self.save()
 
     def save(self) -> None:
-        """Write the state now; a failure is counted and told, and it is tried again.
+        """Write the state now; a failure is counted and logged, and the next call tries again.
 
         Raises:
             UnavailableError: another monitor has written it.
@@ -122,16 +154,16 @@ class Monitor:
             self._file.save(self.state)
         except StorageError as error:
             self._metrics.save_failures.inc()
-            self._trouble = str(error)
-            self._tell("save", f"the state is not written: {error}", logging.ERROR)
+            self._save_error = str(error)
+            self._log("save", f"the state is not written: {error}", logging.ERROR)
             return
         self._metrics.saves.inc()
-        self._trouble = None
+        self._save_error = None
         self._changed = self._unsaved_outbox = False
 
-    def _compared(self, records: Sequence[Observed]) -> list[_Compared]:
-        """Return the records that are to be compared; the others are counted."""
-        fit: list[tuple[int, Observed, EmbeddedText]] = []
+    def _compared(self, records: Sequence[ObservedRecord]) -> list[_Compared]:
+        """Return the records to compare; the others are counted."""
+        fit: list[tuple[int, ObservedRecord, EmbeddedText]] = []
         for number, record in enumerate(records):
             if record.embedded is None:
                 self._skip(record.at, record.reason, record.message)
@@ -139,7 +171,7 @@ class Monitor:
                 fit.append((number, record, record.embedded))
         if not fit:
             return []
-        with np.errstate(over="ignore"):  # the detector refuses what is too long
+        with np.errstate(over="ignore"):  # the detector refuses vectors that are too long
             vectors = self._baseline.project(np.stack([embedded.vector for _, _, embedded in fit])).astype(np.float32)
         return [
             (number, RecentRecord(embedded.id, self._kept(embedded), record.source, record.at.timestamp_ms, vector))
@@ -150,7 +182,7 @@ class Monitor:
         return embedded.text[:TEXT_CHARACTERS] if embedded.text is not None and self._settings.texts else None
 
     def _refused(self, at: Coordinates, embedded: EmbeddedText) -> bool:
-        """Say whether an embedding cannot be compared with the reference's; if so it is counted and told."""
+        """Return whether an embedding cannot be compared with the reference's; if so it is counted and logged."""
         reference = self._baseline.reference
         for reason, expected, got in (
             ("other-model", reference.model, embedded.model),
@@ -170,19 +202,20 @@ class Monitor:
     def _skip(self, at: Coordinates, reason: str, message: str) -> None:
         self._metrics.skipped.labels(reason).inc()
         if message:
-            self._tell(reason, f"record {at} is not compared: {message}")
+            self._log(reason, f"record {at} is not compared: {message}")
 
-    def _take(self, records: Sequence[Observed], passed: int, chunk: Sequence[_Compared]) -> int:
-        """Give records to the detector.
+    def _detect(self, records: Sequence[ObservedRecord], passed: int, chunk: Sequence[_Compared]) -> int:
+        """Pass records to the detector.
 
         Args:
             records: the batch.
-            passed: how many of the batch are in the offsets.
-            chunk: those to compare next, by their number in the batch: at most a window of them, which is the least
-                that lies between two alarms.
+            passed: number of the batch's records that are in the offsets.
+            chunk: the records to compare next, by their number in the batch: at most a window of them, the shortest
+                distance between two alarms.
 
         Returns:
-            How many of the batch are in the offsets now: those up to an alarm, and its alert tells that place exactly.
+            The number of the batch's records that are in the offsets now: those up to an alarm, whose alert then has
+            the exact offsets.
         """
         state, metrics = self.state, self._metrics
         recent = [record for _, record in chunk]
@@ -193,7 +226,7 @@ class Monitor:
                 self._skip(records[chunk[0][0]].at, "vector-size", str(error))
             else:
                 for one in chunk:
-                    passed = self._take(records, passed, [one])
+                    passed = self._detect(records, passed, [one])
             return passed
         metrics.records.inc(len(chunk))
         raised = np.flatnonzero(readings.alarms)
@@ -203,7 +236,7 @@ class Monitor:
             to_alarm = len(chunk) - (state.detector.position - int(readings.positions[reading]))
             number = chunk[to_alarm - 1][0]
             state.recent.extend(recent[:to_alarm])
-            self._pass(records[passed : number + 1])
+            self._advance(records[passed : number + 1])
             passed = number + 1
             self._alarm(readings, reading, recent[to_alarm - 1].time_ms)
         state.recent.extend(recent[to_alarm:])
@@ -214,8 +247,8 @@ class Monitor:
         metrics.drifting.set(state.detector.drifting)
         return passed
 
-    def _pass(self, records: Sequence[Observed]) -> None:
-        """Put records' places into the offsets."""
+    def _advance(self, records: Sequence[ObservedRecord]) -> None:
+        """Advance the offsets past records."""
         for record in records:
             self.state.offsets[record.at.partition] = record.at.offset + 1
 
@@ -235,9 +268,9 @@ class Monitor:
             state.last_run_s = now
             self._unsaved_outbox |= self._outbox.post(run_of(settings.run, raised))
 
-    def _tell(self, about: str, message: str, level: int = logging.WARNING) -> None:
-        """Log a line, at most one a minute about the same."""
+    def _log(self, about: str, message: str, level: int = logging.WARNING) -> None:
+        """Log a line, at most one a minute about the same subject."""
         now = self._clock()
-        if now - self._told_at.get(about, -math.inf) >= _TELL_INTERVAL_S:
-            self._told_at[about] = now
+        if now - self._logged_at_s.get(about, -math.inf) >= _LOG_INTERVAL_S:
+            self._logged_at_s[about] = now
             LOGGER.log(level, message)

@@ -1,36 +1,54 @@
-"""What alarms have yet to bring about: kept in the state, delivered once that is written, tried again until done."""
+"""The outbox: alerts and runs of alarms, kept in the state, delivered once that is written, retried until done."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
 
 from driftline.components.errors import DriftlineError
 from driftline.components.steps import LOGGER
-from driftline.serving.monitor.alerts import Delivery, Kind
 from driftline.serving.monitor.metrics import MonitorMetrics
 
 MAX_PENDING: Final = 100
-"""Deliveries that wait at most: far more than drifts bring about while whatever takes them is repaired."""
+"""Most deliveries that wait: far more than drifts cause while a broken target is repaired."""
 _FIRST_RETRY_S: Final = 1.0
 _LAST_RETRY_S: Final = 60.0
 
 
-class Courier(Protocol):
-    """Brings one kind of delivery about: where alerts or runs go."""
+Kind = Literal["alert", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An alert to produce or a run to start, kept until that has happened.
+
+    Attributes:
+        kind: an alert to produce, or a run to start.
+        id: of the alarm, the same however often it is delivered.
+        content: a JSON object: the CloudEvent in its structured form, or the run's name and parameters.
+    """
+
+    kind: Kind
+    id: str
+    content: dict[str, Any]
+
+
+class DeliveryTarget(Protocol):
+    """The place that takes one kind of delivery: a topic for alerts, Kubeflow for runs."""
 
     def deliver(self, delivery: Delivery) -> None:
-        """Do it, and return when it is safe; doing the same again must do no harm.
+        """Deliver, and return when it is safe; a second delivery of the same must do no harm.
 
         Raises:
-            DriftlineError: it could not be done now.
+            DriftlineError: it is not possible now.
         """
         ...
 
 
 class Outbox:
-    """Deliveries that wait, oldest first, and who takes them.
+    """Deliveries that wait, oldest first, and their targets.
 
     Attributes:
         waiting: the state's own list, which changes in place.
@@ -39,33 +57,33 @@ class Outbox:
     def __init__(
         self,
         waiting: list[Delivery],
-        couriers: Mapping[Kind, Courier],
+        targets: Mapping[Kind, DeliveryTarget],
         metrics: MonitorMetrics,
         clock: Callable[[], float],
     ) -> None:
-        """Go on with what waits; what nobody delivers any more is left out.
+        """Go on with what waits; deliveries without a target are dropped.
 
         Args:
             waiting: the state's deliveries.
-            couriers: who delivers each kind.
+            targets: of each kind.
             metrics: where to count.
             clock: seconds.
         """
-        waiting[:] = [delivery for delivery in waiting if delivery.kind in couriers]
+        waiting[:] = [delivery for delivery in waiting if delivery.kind in targets]
         self.waiting = waiting
-        self._couriers = couriers
+        self._targets = targets
         self._metrics = metrics
         self._clock = clock
-        self._retries = {kind: _Retries() for kind in couriers}
+        self._retries = {kind: _Retries() for kind in targets}
         metrics.pending.set(len(waiting))
 
     def post(self, delivery: Delivery) -> bool:
-        """Leave something to deliver; where far too much is left already, the oldest is given up.
+        """Add a delivery; where too many wait already, the oldest is given up.
 
         Returns:
-            Whether anybody delivers that kind.
+            Whether that kind has a target.
         """
-        if delivery.kind not in self._couriers:
+        if delivery.kind not in self._targets:
             return False
         self.waiting.append(delivery)
         for dropped in self.waiting[:-MAX_PENDING]:
@@ -76,7 +94,7 @@ class Outbox:
         return True
 
     def deliver(self) -> bool:
-        """Deliver what waits, each kind in its order; a failure makes its kind wait.
+        """Deliver what waits, each kind in its order; after a failure its kind waits.
 
         Returns:
             Whether anything has been delivered.
@@ -87,7 +105,7 @@ class Outbox:
             if self._clock() < retries.at_s:
                 continue
             try:
-                self._couriers[delivery.kind].deliver(delivery)
+                self._targets[delivery.kind].deliver(delivery)
             except DriftlineError as error:
                 retries.failed(self._clock())
                 self._metrics.deliveries.labels(delivery.kind, "failed").inc()
@@ -102,7 +120,7 @@ class Outbox:
 
 
 class _Retries:
-    """When one kind of delivery is tried next: after a failure, twice as late as before."""
+    """The time of the next attempt for one kind of delivery; each failure doubles the wait."""
 
     def __init__(self) -> None:
         self.at_s = -math.inf

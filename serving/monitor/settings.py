@@ -3,45 +3,63 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from typing import Annotated, Literal
 
 from driftline.components.errors import UsageError
-from driftline.components.mmd.online_reference import OnlineSettings
+from driftline.components.mmd.online import OnlineSettings
+from driftline.components.settings import Setting, check_settings
 
 StartAt = Literal["earliest", "latest"]
-START_AT: Final = get_args(StartAt)
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSettings:
     """What the stream is compared with.
 
+    A dataset whose content changes is another reference when the monitor starts the next time, so name days that are
+    over. To a projection fitted on the reference, new records look different: one is fitted on a quarter of the rows,
+    which the detector's reference is then without, or given, fitted on other rows by the drift pipeline.
+
     Attributes:
-        dataset: the embeddings dataset that the stream used to look like, a folder or ``gs://``. One whose content
-            changes is another reference when the monitor starts the next time, so name days that are over.
-        rows: at most this many of its rows take part, chosen by the seed; 0 for all.
-        components: principal components to compare; 0 for whole vectors; None for 32, or for all that the projection
-            given has.
-        projection: a projection that the drift pipeline fitted, JSON; empty to fit one, on a quarter of the rows, which
-            the detector's reference is then without. Give one that was fitted on other rows than the reference's: to a
-            projection fitted on the reference, new records look different.
         online: the detector's settings; its seed chooses the rows too.
 
     Raises:
-        UsageError: a setting out of range, or two that contradict one another.
+        UsageError: a setting out of range.
     """
 
-    dataset: str
-    rows: int = 20_000
-    components: int | None = None
-    projection: str = ""
+    dataset: Annotated[
+        str,
+        Setting(
+            "Embeddings dataset that the stream used to look like; a folder or gs://",
+            option="reference",
+            metavar="DATASET",
+        ),
+    ]
+    rows: Annotated[
+        int,
+        Setting(
+            "At most N rows of the reference, chosen by the seed; 0 for all",
+            least=0,
+            option="reference-rows",
+            metavar="N",
+        ),
+    ] = 20_000
+    components: Annotated[
+        int | None,
+        Setting("Principal components to compare; 0 for whole vectors", "32, or all of --projection", least=0),
+    ] = None
+    projection: Annotated[
+        str,
+        Setting(
+            "Projection that a drift run fitted, on other rows than the reference's",
+            "fit one on a quarter",
+            metavar="FILE",
+        ),
+    ] = ""
     online: OnlineSettings = field(default_factory=OnlineSettings)
 
     def __post_init__(self) -> None:
-        if self.rows < 0:
-            raise UsageError(f"reference-rows: expected a number of rows, or 0 for all, got {self.rows}")
-        if self.components is not None and self.components < 0:
-            raise UsageError(f"components: expected 1 or more, or 0 for whole vectors, got {self.components}")
+        check_settings(self, by_option=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +72,6 @@ class RunSettings:
         parameters: the run's parameters. In strings ``{alert}`` stands for the alert's id, so that each run can have a
             folder of its own, and ``{first_date}`` and ``{last_date}`` for the days, in UTC, of the earliest and of the
             latest record in the window, as archives' folders are named.
-        namespace: of the pipeline and the run, where Kubeflow serves several users; empty where it does not.
-        experiment: name of the experiment that the run belongs to; empty for the default one.
-        service_account: Kubernetes service account that the run's pods have; empty for the default one.
-        token_file: file that holds a bearer token, read anew each time since such tokens are short-lived; empty for
-            none.
-        cool_down_s: no second run is started within this time of the first, so that one drift starts one run.
 
     Raises:
         UsageError: a setting out of range.
@@ -68,19 +80,27 @@ class RunSettings:
     url: str
     pipeline: str
     parameters: tuple[tuple[str, object], ...]
-    namespace: str = ""
-    experiment: str = ""
-    service_account: str = ""
-    token_file: str = ""
-    cool_down_s: float = 3600.0
+    namespace: Annotated[
+        str, Setting("Namespace of the pipeline, where Kubeflow serves several users", "none", option="kfp-namespace")
+    ] = ""
+    experiment: Annotated[str, Setting("Experiment of the run", "Kubeflow's default one", option="kfp-experiment")] = ""
+    service_account: Annotated[
+        str, Setting("Service account of the run's pods", "Kubeflow's default one", option="kfp-service-account")
+    ] = ""
+    token_file: Annotated[
+        str,
+        Setting("File that holds a bearer token, read anew each time", "none", option="kfp-token-file", metavar="FILE"),
+    ] = ""
+    cool_down_s: Annotated[
+        float, Setting("Seconds after a run within which no second one is started", least=0, metavar="S")
+    ] = 3600.0
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise UsageError(f"kfp-url: expected http:// or https:// and a host, got {self.url!r}")
         if not self.pipeline:
             raise UsageError("on-drift: expected submit: and a pipeline's name, got none")
-        if not self.cool_down_s >= 0:
-            raise UsageError(f"cool-down-s: expected a number of seconds from 0, got {self.cool_down_s}")
+        check_settings(self, by_option=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,34 +108,36 @@ class MonitorSettings:
     """What a monitor watches, and whom it tells.
 
     Attributes:
-        topic: the topic of embeddings.
-        reference: what it is compared with.
-        state: folder or ``gs://`` prefix of this monitor alone, where what it has seen outlives it.
-        alerts_topic: topic that alerts go to; empty to log them only.
-        start_at: where a monitor without a state begins: with the oldest record that the topic holds, or the next.
-        texts: texts that an alert names of each kind: those that moved most, and those most like the reference.
-        save_interval_s: how often the state is written while records come.
+        reference: what the topic is compared with.
         run: the run that an alarm starts; None for none.
 
     Raises:
         UsageError: a setting out of range.
     """
 
-    topic: str
+    topic: Annotated[str, Setting("Topic of embeddings, as the stream worker writes it", metavar="TOPIC")]
     reference: ReferenceSettings
-    state: str
-    alerts_topic: str = ""
-    start_at: StartAt = "earliest"
-    texts: int = 5
-    save_interval_s: float = 5.0
+    state: Annotated[
+        str,
+        Setting("Folder or gs:// prefix of this monitor alone, where what it has seen outlives it", metavar="DIR"),
+    ]
+    alerts_topic: Annotated[str, Setting("Where alerts go", "the log only", metavar="TOPIC")] = ""
+    start_at: Annotated[
+        StartAt,
+        Setting(
+            "Where a new monitor begins: with the oldest record that the topic holds (earliest), or the next (latest)"
+        ),
+    ] = "earliest"
+    texts: Annotated[
+        int,
+        Setting("Texts of each kind in an alert: that moved most, and most like the reference; 0 for none", least=0),
+    ] = 5
+    save_interval_s: Annotated[
+        float, Setting("Seconds between two writes of the state while records come", least=0, metavar="S")
+    ] = 5.0
     run: RunSettings | None = None
 
     def __post_init__(self) -> None:
-        if self.start_at not in START_AT:
-            raise UsageError(f"start-at: expected one of {', '.join(START_AT)}, got {self.start_at!r}")
-        if self.texts < 0:
-            raise UsageError(f"texts: expected a number of texts from 0, got {self.texts}")
-        if not self.save_interval_s >= 0:
-            raise UsageError(f"save-interval-s: expected a number of seconds from 0, got {self.save_interval_s}")
+        check_settings(self, by_option=True)
         if self.alerts_topic == self.topic:
             raise UsageError(f"alerts-topic: is {self.topic!r}, the topic that is watched; choose another one")

@@ -1,8 +1,7 @@
-"""What a monitor has seen, as one object: the detector, the offsets it has come to, and what is left to deliver."""
+"""A monitor's state as one object: the detector, the offsets of its stream, and the deliveries that wait."""
 
 from __future__ import annotations
 
-import io
 import uuid
 from collections import deque
 from collections.abc import Iterable
@@ -12,20 +11,19 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.errors import DataError, StorageConflict
-from driftline.components.mmd.online import OnlineDetector
-from driftline.components.mmd.online_reference import pack, unpack
+from driftline.components.errors import DataError
+from driftline.components.mmd.online import OnlineDetector, pack, unpack
 from driftline.components.storage.objects import store
-from driftline.components.storage.objects.checksum import stream_crc32c
+from driftline.components.storage.objects.owned_object import OwnedObject, Replacement
 from driftline.serving.errors import UnavailableError
-from driftline.serving.monitor.alerts import Delivery
 from driftline.serving.monitor.baseline import Baseline
+from driftline.serving.monitor.outbox import Delivery
 from driftline.serving.records.record import Coordinates
 
 STATE_NAME: Final = "state.npz"
 _FORMAT: Final = "driftline.monitor-state"
 TEXT_CHARACTERS: Final = 500
-"""A text's beginning is kept, and shown in alerts, up to this length."""
+"""Length to which a text is kept, and shown in alerts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +32,7 @@ class RecentRecord:
 
     Attributes:
         id: the text's id.
-        text: its beginning, where it is known and kept.
+        text: its first characters, where it is known and kept.
         source: where the text came from.
         time_ms: of the record in the stream that is watched, since 1970 UTC.
         vector: (k,) float32, as the detector sees it.
@@ -49,17 +47,17 @@ class RecentRecord:
 
 @dataclass(slots=True, eq=False)
 class MonitorState:
-    """All that a monitor knows of its stream. Memory: the detector's, and for each record of a window a text.
+    """The state of a monitor and its stream. Memory: the detector's, and a text for each record of a window.
 
     Attributes:
         baseline_key: of the baseline that the detector compares with.
         detector: the detector.
         offsets: by partition, of the next record to take.
         recent: the window's records, oldest first.
-        alarms: raised so far.
-        last_alarm_ms: time of the record with which the latest was raised; 0 before the first.
-        last_run_s: when a run was last asked for, seconds since 1970; 0 before the first.
-        outbox: what alarms have yet to bring about, oldest first.
+        alarms: number of alarms raised so far.
+        last_alarm_ms: time of the record that raised the latest alarm; 0 before the first.
+        last_run_s: when the latest run was requested, seconds since 1970; 0 before the first.
+        outbox: deliveries that wait, oldest first.
     """
 
     baseline_key: str
@@ -81,7 +79,7 @@ class MonitorState:
         """Return an .npz file without pickle; :meth:`from_bytes` goes on with the same bits.
 
         Args:
-            writer: mark of whoever writes it, by which it knows its own.
+            writer: mark of the writer, by which it recognises its own writes.
         """
         header = {
             "writer": writer,
@@ -104,7 +102,7 @@ class MonitorState:
     def from_bytes(cls, data: bytes, baseline: Baseline) -> Self:
         """Return the state that goes on where :meth:`to_bytes` was called.
 
-        A state of another baseline keeps its offsets and what is left to deliver; its detector begins anew.
+        A state of another baseline keeps its offsets and its deliveries; its detector starts from nothing.
 
         Raises:
             DataError: not such a state.
@@ -136,15 +134,14 @@ class StateFile:
     """
 
     def __init__(self, folder: str) -> None:
-        """Name the place.
+        """Write nothing yet.
 
         Args:
             folder: the monitor's folder or ``gs://`` prefix.
         """
         self.uri = store.join(folder, STATE_NAME)
-        self._over: store.FileInfo | None = None
+        self._object = OwnedObject(self.uri)
         self._writer = uuid.uuid4().hex
-        self._tried = ""
 
     def load(self, baseline: Baseline) -> MonitorState | None:
         """Read the state; None where there is none yet.
@@ -153,10 +150,10 @@ class StateFile:
             DataError: what is there is no state.
             StorageError: it cannot be read.
         """
-        if not store.exists(self.uri):
+        self._object = OwnedObject.look_up(self.uri)
+        if self._object.seen is None:
             return None
-        self._over = store.stat(self.uri)
-        with store.open_read(self._over) as file:
+        with store.open_read(self._object.seen) as file:
             data = file.read()
         try:
             return MonitorState.from_bytes(data, baseline)
@@ -170,21 +167,8 @@ class StateFile:
             UnavailableError: another monitor has written it since.
             StorageError: it cannot be written; what is there stays.
         """
-        content = state.to_bytes(self._writer)
-        before, self._tried = self._tried, stream_crc32c(io.BytesIO(content))
-        try:
-            store.write_bytes(self.uri, content, over=self._over)
-        except StorageConflict:
-            # A write that seemed to fail may have come through: what is there is then this monitor's own.
-            self._over = self._ours(before)
-            store.write_bytes(self.uri, content, over=self._over)
-        self._over = self._ours(self._tried)
-
-    def _ours(self, checksum: str) -> store.FileInfo:
-        """Describe what is there. Raises UnavailableError where it is not what this monitor wrote."""
-        found = store.stat(self.uri)
-        if store.crc32c(found) == checksum:
-            return found
-        raise UnavailableError(
-            f"{self.uri}: another monitor has written it; run one monitor for a topic, or give each a state of its own"
-        )
+        if self._object.replace(state.to_bytes(self._writer)) is Replacement.LOST:
+            raise UnavailableError(
+                f"{self.uri}: another monitor has written it; run one monitor for a topic, or give each a state of its "
+                "own"
+            )

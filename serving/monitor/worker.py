@@ -12,30 +12,26 @@ from prometheus_client import CollectorRegistry
 
 from driftline.components.steps import LOGGER
 from driftline.serving.kafka.settings import KafkaSettings
-from driftline.serving.lifecycle import StopSignal
-from driftline.serving.monitor.alerts import Kind
 from driftline.serving.monitor.baseline import stored_baseline
-from driftline.serving.monitor.couriers import AlertsTopic, KubeflowRuns
+from driftline.serving.monitor.delivery_targets import AlertsTopic, KubeflowRuns
 from driftline.serving.monitor.metrics import MonitorMetrics
-from driftline.serving.monitor.monitor import Monitor
-from driftline.serving.monitor.observed import observed
-from driftline.serving.monitor.outbox import Courier
+from driftline.serving.monitor.monitor import Monitor, read_record
+from driftline.serving.monitor.outbox import DeliveryTarget, Kind
 from driftline.serving.monitor.settings import MonitorSettings
 from driftline.serving.monitor.state import MonitorState, StateFile
 from driftline.serving.monitor.topic import EmbeddingsTopic
-from driftline.serving.telemetry.health import Health, serving_health
+from driftline.serving.process import Condition, StopSignal
+from driftline.serving.telemetry.health import NO_HEALTH_PORT, Health, serving_health
 
-NO_HEALTH_PORT: Final = -1
 _POLL_S: Final = 0.5  # how soon a signal to end is seen
 _AWAY_S: Final = 30.0  # a broker that restarts answers again within seconds
 _STUCK_S: Final = 300.0  # the longest round: state, alerts and a run all time out, each after tens of seconds
 
 
 @dataclass(slots=True)
-class _Condition:
-    """How the process is, for the threads that answer probes."""
+class _Rounds:
+    """How watching goes, for the threads that answer probes."""
 
-    doing: str | None = "starting"
     round_began_s: float = field(default_factory=time.monotonic)
     away_s: float = 0.0
     trouble: str | None = None
@@ -51,11 +47,11 @@ class _Condition:
 
     def live(self) -> str | None:
         stuck_s = time.monotonic() - self.round_began_s
-        return f"stuck for {stuck_s:.0f} s" if self.doing is None and stuck_s > _STUCK_S else None
+        return f"stuck for {stuck_s:.0f} s" if stuck_s > _STUCK_S else None
 
     def ready(self) -> str | None:
         away = f"Kafka has not answered for {self.away_s:.0f} s" if self.away_s > _AWAY_S else None
-        return self.doing or away or self.trouble
+        return away or self.trouble
 
 
 def run(
@@ -64,27 +60,25 @@ def run(
     stop: StopSignal,
     *,
     health_port: int = NO_HEALTH_PORT,
-    told: Callable[[int], None] = lambda port: None,
+    on_listening: Callable[[int], None] = lambda port: None,
 ) -> None:
     """Watch a topic until told to stop; then write the state.
 
     Args:
-        settings: what to watch, and whom to tell.
+        settings: what to watch, and where alerts go.
         kafka: how to reach the cluster.
         stop: when to end.
         health_port: where `/livez`, `/readyz` and `/metrics` are; 0 for any free port, -1 for nowhere.
-        told: is given the port.
+        on_listening: is given the port.
 
     Raises:
         DriftlineError: the reference or the state is not as expected or cannot be written, Kafka cannot be reached at
             the start or refuses, or another monitor writes the same state.
     """
-    registry, condition = CollectorRegistry(), _Condition()
+    registry, condition = CollectorRegistry(), Condition()
     metrics = MonitorMetrics(registry)
-    health = Health(condition.live, condition.ready)
     with ExitStack() as open_until_end:
-        if health_port != NO_HEALTH_PORT:
-            told(open_until_end.enter_context(serving_health(health_port, health, registry)))
+        open_until_end.enter_context(serving_health(health_port, condition.health, registry, on_listening=on_listening))
         condition.doing = "calibrating the threshold"
         baseline = stored_baseline(settings.reference, settings.state)
         if stop.is_set:
@@ -96,31 +90,33 @@ def run(
         open_until_end.callback(topic.close)
         metrics.lost.inc(topic.lost)
         state = state or MonitorState.new(baseline, topic.offsets)
-        couriers = open_until_end.enter_context(_couriers(settings, kafka))
-        # Says where this monitor began, before anything depends on it, and shuts an older one out.
+        targets = open_until_end.enter_context(_delivery_targets(settings, kafka))
+        # Records where this monitor began, before anything depends on it, and fences an older one.
         file.save(state)
-        monitor = Monitor(settings, baseline, state, file, couriers, metrics)
+        monitor = Monitor(settings, baseline, state, file, targets, metrics)
         LOGGER.info("watching %s against %s", settings.topic, settings.reference.dataset)
+        rounds = _Rounds()
+        condition.work = Health(rounds.live, rounds.ready)
         while not stop.is_set:
-            condition.round_began_s, condition.doing = time.monotonic(), None
+            rounds.round_began_s = time.monotonic()
             lost = topic.lost
-            monitor.observe([observed(record) for record in topic.poll(_POLL_S)])
+            monitor.observe([read_record(record) for record in topic.poll(_POLL_S)])
             metrics.lost.inc(topic.lost - lost)
             for partition, lag in topic.lags().items():
                 metrics.lag.labels(str(partition)).set(lag)
-            condition.met(topic.unreachable_s(), monitor.trouble)
-        condition.doing = "ending"
+            rounds.met(topic.unreachable_s(), monitor.save_error)
+        condition.doing, condition.work = "ending", None
         monitor.save()
 
 
 @contextmanager
-def _couriers(settings: MonitorSettings, kafka: KafkaSettings) -> Generator[dict[Kind, Courier]]:
-    couriers: dict[Kind, Courier] = {}
+def _delivery_targets(settings: MonitorSettings, kafka: KafkaSettings) -> Generator[dict[Kind, DeliveryTarget]]:
+    targets: dict[Kind, DeliveryTarget] = {}
     with ExitStack() as open_until_end:
         if settings.alerts_topic:
             alerts = AlertsTopic(kafka, settings.alerts_topic)
             open_until_end.callback(alerts.close)
-            couriers["alert"] = alerts
+            targets["alert"] = alerts
         if settings.run is not None:
-            couriers["run"] = KubeflowRuns(settings.run)
-        yield couriers
+            targets["run"] = KubeflowRuns(settings.run)
+        yield targets

@@ -1,1 +1,1 @@
-"""What travels on the topics, and in which form: pure, bytes in and bytes out, no broker."""
+"""Formats of what travels on the topics: pure, bytes in and bytes out, no broker."""

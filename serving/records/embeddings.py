@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import numpy as np
 import orjson
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from driftline.serving.errors import PoisonError
 
 VectorEncoding = Literal["numbers", "base64"]
-VECTOR_ENCODINGS: Final = get_args(VectorEncoding)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

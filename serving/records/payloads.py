@@ -14,7 +14,7 @@ import base64
 import binascii
 import json
 import re
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, cast
 
 import orjson
 
@@ -23,21 +23,22 @@ from driftline.serving.errors import PoisonError
 from driftline.serving.records.record import Record, TextEvent, header
 
 PayloadFormat = Literal["json", "text", "cloudevents"]
-PAYLOAD_FORMATS: Final = get_args(PayloadFormat)
 
 _STRUCTURED: Final = "application/cloudevents+json"
 _BATCH: Final = "application/cloudevents-batch+json"
 _SHOWN: Final = 60
 _HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
+_UNPARSED: Final = object()
 
 
-def read_text(record: Record, payload: PayloadFormat = "json") -> TextEvent:
-    """Return what a record says of one text.
+def read_text(record: Record, payload: PayloadFormat = "json", *, parsed: object = _UNPARSED) -> TextEvent:
+    """Return the text, or the deletion of one, that is in a record.
 
     Args:
         record: as it came off the topic.
         payload: how values are written: ``json``, an object with ``text``; ``text``, the text itself in UTF-8;
             ``cloudevents``, a CloudEvent, binary or structured, whose data is either.
+        parsed: the value as JSON, where the caller has parsed it already; only for a record that :func:`holds_json`.
 
     Raises:
         PoisonError: the record is none of these. Its reason is ``key-encoding``, ``no-id``, ``id-type``,
@@ -56,20 +57,27 @@ def read_text(record: Record, payload: PayloadFormat = "json") -> TextEvent:
     if payload == "text":
         return _event(record, key, None, _decoded(record, record.value))
     mode = _cloudevents_mode(record)
-    if mode == "structured":
-        return _structured(record, key, record.value)
-    if mode == "binary":
-        plain = _media_type(header(record.headers, "content-type")).startswith("text/")
-        event_id = header(record.headers, "ce_id")
-        fallback = None if event_id is None else event_id.decode("utf-8", "replace")
-        return _data(record, key, fallback, record.value, plain=plain)
-    if payload == "cloudevents":
+    if not mode and payload == "cloudevents":
         raise PoisonError(
             "not-a-cloudevent",
             f"record {record.at}: has neither a ce_specversion header nor the content type {_STRUCTURED}; "
             "send CloudEvents, or choose another payload format",
         )
-    return _data(record, key, None, record.value, plain=False)
+    event_id = header(record.headers, "ce_id") if mode == "binary" else None
+    fallback = None if event_id is None else event_id.decode("utf-8", "replace")
+    if mode == "binary" and _is_plain(record):
+        return _event(record, key, fallback, _decoded(record, record.value))
+    value = parsed_json(f"record {record.at}", record.value) if parsed is _UNPARSED else parsed
+    return _structured(record, key, value) if mode == "structured" else _object(record, key, fallback, value)
+
+
+def holds_json(record: Record) -> bool:
+    """Return whether the value is JSON as `read_text` reads it with the format ``json``.
+
+    Raises:
+        PoisonError: ``cloudevent-batch``.
+    """
+    return record.value is not None and not (_cloudevents_mode(record) == "binary" and _is_plain(record))
 
 
 def checked_text(where: str, text: object) -> str:
@@ -90,7 +98,7 @@ def checked_text(where: str, text: object) -> str:
         raise PoisonError("empty-text", f"{where}: the text is empty; give a text, or a tombstone to delete one")
     if text.isspace():
         raise PoisonError("blank-text", f"{where}: the text is only white space; leave it out")
-    if _HALF_PAIR.search(text):
+    if not text.isascii() and _HALF_PAIR.search(text):  # isascii costs nothing, the search as much as the rest
         # The utf-16 codec joins halves that belong together and replaces the others.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
@@ -152,13 +160,6 @@ def _event(record: Record, key: str | None, other_id: object, text: object) -> T
     )
 
 
-def _data(record: Record, key: str | None, fallback: str | None, value: bytes, *, plain: bool) -> TextEvent:
-    """Read a value that is a text or a JSON object with one."""
-    if plain:
-        return _event(record, key, fallback, _decoded(record, value))
-    return _object(record, key, fallback, parsed_json(f"record {record.at}", value))
-
-
 def _object(record: Record, key: str | None, fallback: object, value: object) -> TextEvent:
     if not isinstance(value, dict):
         raise PoisonError(
@@ -182,8 +183,11 @@ def _cloudevents_mode(record: Record) -> Literal["", "structured", "binary"]:
     return "" if header(record.headers, "ce_specversion") is None else "binary"
 
 
-def _structured(record: Record, key: str | None, value: bytes) -> TextEvent:
-    event = parsed_json(f"record {record.at}", value)
+def _is_plain(record: Record) -> bool:
+    return _media_type(header(record.headers, "content-type")).startswith("text/")
+
+
+def _structured(record: Record, key: str | None, event: object) -> TextEvent:
     if not isinstance(event, dict) or "specversion" not in event:
         raise PoisonError("not-a-cloudevent", f"record {record.at}: is {_shown(event)}; expected a CloudEvent in JSON")
     fields = cast("dict[str, Any]", event)
@@ -193,8 +197,9 @@ def _structured(record: Record, key: str | None, value: bytes) -> TextEvent:
             data = base64.b64decode(fields["data_base64"], validate=True)
         except (binascii.Error, TypeError, ValueError) as error:
             raise PoisonError("cloudevent-data", f"record {record.at}: data_base64 is not base64") from error
-        plain = _media_type(str(fields.get("datacontenttype", "")).encode()).startswith("text/")
-        return _data(record, key, event_id, data, plain=plain)
+        if _media_type(str(fields.get("datacontenttype", "")).encode()).startswith("text/"):
+            return _event(record, key, event_id, _decoded(record, data))
+        return _object(record, key, event_id, parsed_json(f"record {record.at}", data))
     data = fields.get("data")
     if data is None:
         if key is None:

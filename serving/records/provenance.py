@@ -1,4 +1,4 @@
-"""Headers that say where a record came from, on outputs and on dead letters."""
+"""Headers with a record's origin, on outputs and on dead letters."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ SOURCE_TIMESTAMP: Final = PREFIX + "source-timestamp-ms"
 ERROR_REASON: Final = PREFIX + "error-reason"
 ERROR_MESSAGE: Final = PREFIX + "error-message"
 ATTEMPTS: Final = PREFIX + "attempts"
+VALUE_OMITTED: Final = PREFIX + "value-bytes-omitted"
+"""Header of a dead letter without its value, which was too large for the topic: the value's size."""
 
 DEAD_LETTERS_SUFFIX: Final = ".dead-letters"
 _MESSAGE_CHARACTERS: Final = 1000
@@ -61,7 +63,7 @@ def source_headers(record: Record) -> Headers:
 
 
 def read_source(headers: Headers) -> Coordinates | None:
-    """Return where the record came from; None where its headers do not say."""
+    """Return the place that a record came from; None where its headers do not name one."""
     topic = header(headers, SOURCE_TOPIC)
     numbers = [header(headers, name) for name in (SOURCE_PARTITION, SOURCE_OFFSET, SOURCE_TIMESTAMP)]
     if topic is None or None in numbers:

@@ -1,4 +1,4 @@
-"""A record as it came off a topic, and the text in it."""
+"""Records as they come off a topic and go onto one, and the text in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Headers = tuple[tuple[str, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
-    """Where a record lies.
+    """The place of a record.
 
     Attributes:
         topic: its topic.
@@ -30,7 +30,7 @@ class Coordinates:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record whose content nobody has looked at.
+    """A record as it was read, its content not yet parsed.
 
     Attributes:
         key: its key's bytes; None where it has none.
@@ -46,8 +46,31 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class OutgoingRecord:
+    """A record to write.
+
+    Attributes:
+        topic: where it goes.
+        key: its key; None for none.
+        value: its value; None for a tombstone.
+        headers: its headers.
+    """
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its key, value and headers: a little less than what the broker counts."""
+        headers = sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers
+
+
+@dataclass(frozen=True, slots=True)
 class TextEvent:
-    """What a record says of one text.
+    """A text, or its deletion, as a record has it.
 
     Attributes:
         id: the text's id, not empty.

@@ -1,4 +1,4 @@
-"""What a caller is told when a request fails: one status for each kind of error, in every protocol.
+"""Failures as a caller sees them: one status for each kind of error, in every protocol.
 
 The statuses are chosen for a KafkaSource, too: 429 and 5xx are tried again, 400, 413, 415 and 422 go to its dead-letter
 sink at once, since the same request would fail again.
@@ -88,23 +88,24 @@ class Failure:
 
 
 def failure_of(error: Exception) -> Failure:
-    """Return what the caller is told of an error; what nobody expected is logged, and named in general terms only."""
+    """Return a failed request's answer; an error that nobody expected is logged, and named in general terms only."""
+    message = str(error).encode("utf-8", "replace").decode()  # half surrogate pairs in a name are no UTF-8
     match error:
         case RequestError():
-            return Failure(error.status, str(error), parameter=error.parameter, code=error.code)
+            return Failure(error.status, message, parameter=error.parameter, code=error.code)
         case PoisonError():
             status = HTTPStatus.BAD_REQUEST if error.reason in _MALFORMED else HTTPStatus.UNPROCESSABLE_ENTITY
-            return Failure(status, str(error), code=error.reason)
+            return Failure(status, message, code=error.reason)
         case OverloadError():
-            return Failure(HTTPStatus.TOO_MANY_REQUESTS, str(error), max(error.retry_after_s, 0.001), code="overload")
+            return Failure(HTTPStatus.TOO_MANY_REQUESTS, message, max(error.retry_after_s, 0.001), code="overload")
         case DeadlineError():
-            return Failure(HTTPStatus.GATEWAY_TIMEOUT, str(error), code="deadline")
+            return Failure(HTTPStatus.GATEWAY_TIMEOUT, message, code="deadline")
         case UnavailableError():
-            return Failure(HTTPStatus.SERVICE_UNAVAILABLE, str(error), _RETRY_UNAVAILABLE_S, code="unavailable")
+            return Failure(HTTPStatus.SERVICE_UNAVAILABLE, message, _RETRY_UNAVAILABLE_S, code="unavailable")
         case ClientGoneError():
-            return Failure(CLIENT_GONE, str(error))
+            return Failure(CLIENT_GONE, message)
         case InputError():
-            return Failure(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+            return Failure(HTTPStatus.UNPROCESSABLE_ENTITY, message)
         case _:
             LOGGER.error("a request failed unexpectedly", exc_info=error)
             return Failure(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the server's log says more")

@@ -25,7 +25,7 @@ class Outcome:
 
 
 class ServerMetrics:
-    """Requests by protocol: how many, with which result, how long, and how many are in hand."""
+    """Requests by protocol: how many, with which result, how long, and how many are in flight."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
@@ -38,7 +38,7 @@ class ServerMetrics:
             registry=registry,
             buckets=_BUCKETS_S,
         )
-        self._gauge = Gauge("driftline_server_requests_in_flight", "Requests in hand", registry=registry)
+        self._gauge = Gauge("driftline_server_requests_in_flight", "Requests in flight", registry=registry)
         self.in_flight = 0
 
     @contextmanager

@@ -1,7 +1,7 @@
-"""The server's life: it listens at once, loads behind its health, serves, and drains when it is told to end.
+"""The server: it listens at once, loads behind its health, serves, and drains when it is to end.
 
 On SIGTERM, readiness says no while requests are still served (`drain_delay_s`), so that no load balancer sends to a
-closed door and no preStop sleep is needed. Then new requests get 503, those in hand are answered, and only after that
+closed door and no preStop sleep is needed. Then new requests get 503, those in flight are answered, and only after that
 the listeners close. A second signal ends the process without waiting.
 """
 
@@ -14,9 +14,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -25,12 +25,20 @@ from driftline.components.errors import UsageError
 from driftline.serving.server.health import ServerHealth
 from driftline.serving.server.kserve_parts import ModelRepository, ModelServer
 from driftline.serving.server.metrics import ServerMetrics
-from driftline.serving.server.protocols.events import EventHandler
-from driftline.serving.server.protocols.grpc_v2 import EmbeddingServicer, RegisteredModel, TruthfulDataPlane, open_grpc
+from driftline.serving.server.protocols.cloud_events import EventHandler
+from driftline.serving.server.protocols.grpc import (
+    EmbeddingServicer,
+    HealthAwareDataPlane,
+    RegisteredModel,
+    open_grpc,
+)
 from driftline.serving.server.routes import Routes
-from driftline.serving.server.service import EmbeddingService, TextModel
+from driftline.serving.server.service import EmbeddingService
 from driftline.serving.server.settings import NO_PORT, ServerSettings
 from driftline.serving.server.topic_sink import TopicSink
+
+if TYPE_CHECKING:
+    from driftline.serving.models.host import ServedModels
 
 LOGGER: Final = logging.getLogger(__name__)
 
@@ -40,27 +48,6 @@ _KEEP_ALIVE_S: Final = 65  # longer than proxies keep idle connections (60 s), s
 _QUIET: Final = ("kserve", "uvicorn", "uvicorn.error")
 
 
-class ModelHost(Protocol):
-    """The models and their life."""
-
-    @property
-    def models(self) -> Sequence[TextModel]:
-        """All of them, loaded or not, of different names."""
-        ...
-
-    async def load(self) -> None:
-        """Load them, and begin to serve each as soon as it is loaded.
-
-        Raises:
-            DriftlineError: one cannot be loaded.
-        """
-        ...
-
-    async def drain(self, timeout_s: float) -> None:
-        """Finish what is queued, and let go of them."""
-        ...
-
-
 class EmbeddingServer(ModelServer):
     """KServe's model server, with our protocols on our batcher.
 
@@ -68,8 +55,8 @@ class EmbeddingServer(ModelServer):
         ports: where it listens once it does: of HTTP, and of gRPC (-1 for none).
     """
 
-    def __init__(self, host: ModelHost, settings: ServerSettings, registry: CollectorRegistry) -> None:
-        """Make it; it listens from :meth:`run` on.
+    def __init__(self, host: ServedModels, settings: ServerSettings, registry: CollectorRegistry) -> None:
+        """Create the server; it listens from :meth:`run` on.
 
         Args:
             host: its models.
@@ -102,9 +89,9 @@ class EmbeddingServer(ModelServer):
         self._config = self._uvicorn()
         for model in host.models:
             self.register_model(RegisteredModel(model, self.health))
-        self.dataplane = TruthfulDataPlane(self.registered_models, self.health)
+        self.dataplane = HealthAwareDataPlane(self.registered_models, self.health)
         self.ports = (NO_PORT, NO_PORT)
-        self._told = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._hurried = False
         self._loading = False
 
@@ -119,12 +106,12 @@ class EmbeddingServer(ModelServer):
             runner.run(self._until_signalled())
 
     def stop(self, sig: int = signal.SIGTERM) -> None:
-        """Begin to drain; told a second time, end without waiting."""
-        if self._told.is_set():
-            LOGGER.warning("told to end again: what is in hand is given up")
+        """Begin to drain; called a second time, end without waiting."""
+        if self._stopping.is_set():
+            LOGGER.warning("a second signal to end: requests in flight are given up")
             self._hurried = True
         self.health.draining = True
-        self._told.set()
+        self._stopping.set()
 
     async def _until_signalled(self) -> None:
         loop = asyncio.get_running_loop()
@@ -156,7 +143,7 @@ class EmbeddingServer(ModelServer):
             serving = asyncio.create_task(http.serve(sockets=[listener]))
             loading = asyncio.create_task(self._host.load())
             self._loading = True
-            told = asyncio.create_task(self._told.wait())
+            stopping = asyncio.create_task(self._stopping.wait())
             LOGGER.info(
                 "listening on http://%s:%d%s, loading %s",
                 self._settings.host,
@@ -165,18 +152,18 @@ class EmbeddingServer(ModelServer):
                 ", ".join(self._service.models),
             )
             try:
-                await asyncio.wait((serving, told, loading), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((serving, stopping, loading), return_when=asyncio.FIRST_COMPLETED)
                 if loading.done():
                     self._loading = False
                     loading.result()
                     LOGGER.info("ready")
-                    await asyncio.wait((serving, told), return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
                 loading.cancel()
                 left_s = await self._drain()
                 # For answers that are on their way to slow clients; idle connections are closed at once.
                 self._config.timeout_graceful_shutdown = max(1, math.floor(left_s))
             finally:
-                told.cancel()
+                stopping.cancel()
                 loading.cancel()
                 http.should_exit = True
                 await serving
@@ -186,7 +173,7 @@ class EmbeddingServer(ModelServer):
                     self._sink.close()
 
     async def _drain(self) -> float:
-        """Answer what is in hand; return the seconds that are left of the drain's time-out."""
+        """Answer the requests in flight; return the seconds that are left of the drain's time-out."""
         deadline = time.monotonic() + self._settings.drain_timeout_s
         LOGGER.info("shutting down: not ready any more, still serving for %g s", self._settings.drain_delay_s)
         await self._until(lambda: False, self._settings.drain_delay_s)
@@ -194,11 +181,11 @@ class EmbeddingServer(ModelServer):
         await self._until(lambda: self._metrics.in_flight == 0, deadline - time.monotonic())
         if self._metrics.in_flight > 0:
             LOGGER.warning("gave up %d requests that were not answered in time", self._metrics.in_flight)
-            self._routes.in_hand.give_up()
+            self._routes.in_flight.give_up()
         await self._host.drain(0.0 if self._hurried else max(0.0, deadline - time.monotonic()))
         return 0.0 if self._hurried else deadline - time.monotonic()
 
-    async def _until(self, reached: Any, timeout_s: float) -> None:
+    async def _until(self, reached: Callable[[], bool], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while not reached() and not self._hurried and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_S)
@@ -232,6 +219,8 @@ def _listening(host: str, port: int) -> Generator[socket.socket]:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"http-port {port}: {reason}; choose another one") from error
+    # Its connections inherit it: an answer's body must not wait until its head is acknowledged, 40 ms later.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         yield listener
     finally:

@@ -1,4 +1,4 @@
-"""What all protocols share: finding the model, checking the texts, the deadline, and the one way to vectors."""
+"""The embedding service that all protocols share: it finds the model, checks the texts, and makes vectors in time."""
 
 from __future__ import annotations
 
@@ -7,98 +7,55 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Final
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field
 
 from driftline.serving.errors import DeadlineError
 from driftline.serving.records.payloads import checked_text
+from driftline.serving.server.bodies import whole
 from driftline.serving.server.failures import RequestError
-from driftline.serving.server.health import ServerHealth, Watched
+from driftline.serving.server.health import ServerHealth
 from driftline.serving.server.settings import RequestLimits
+
+if TYPE_CHECKING:
+    from driftline.serving.batching.request import Embedded
+    from driftline.serving.models.served import ServedModel
 
 TIMEOUT_HEADER: Final = "x-request-timeout-ms"
 """Milliseconds that a request's answer may take; capped by the server's own limit."""
 
 ENVOY_TIMEOUT_HEADER: Final = "x-envoy-expected-rq-timeout-ms"
-"""The same, as Envoy tells it: the time-out of the route that the request came by."""
+"""The same, as Envoy says it: the time-out of the route that the request came by."""
 
 
-class Embedded(Protocol):
-    """Some texts' vectors, as the batcher gives them."""
-
-    @property
-    def vectors(self) -> NDArray[np.float32]:
-        """(texts, dimension) float32."""
-        ...
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that the model saw of all texts together."""
-        ...
+Dimensions = Annotated[int, Field(strict=True, ge=1), BeforeValidator(whole)]
 
 
-class TextModel(Watched, Protocol):
-    """What the server asks of a served model."""
-
-    @property
-    def model(self) -> str:
-        """The model's name as datasets carry it."""
-        ...
-
-    @property
-    def revision(self) -> str:
-        """Identity of the model's content and of the settings that decide its vectors, as datasets carry it."""
-        ...
-
-    @property
-    def dimension(self) -> int:
-        """Length of a vector."""
-        ...
-
-    @property
-    def max_tokens(self) -> int:
-        """Tokens of a text that are looked at."""
-        ...
-
-    async def embed(
-        self, texts: Sequence[str], *, prompt: str = "", dimensions: int = 0, deadline_s: float | None = None
-    ) -> Embedded:
-        """Return the vectors of some texts.
-
-        Raises:
-            OverloadError: the queue is full.
-            DeadlineError: the deadline has passed.
-            UnavailableError: the model is not loaded, or shutting down.
-            InputError: there is no such prompt, or no so many dimensions.
-            PoisonError: the model cannot make a vector of one of the texts.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a request asks for beside its texts.
+    """What a request may ask for beside its texts; other parameters are not ours to judge.
 
     Attributes:
-        prompt: name of one of the model's prompts; empty for the one the model is served with.
-        dimensions: leading numbers of the vectors to keep, brought back to length 1; 0 for all.
+        prompt: name of one of the model's prompts; None or empty for the one the model is served with.
+        dimensions: leading numbers of the vectors to keep, brought back to length 1; None for all.
     """
 
-    prompt: str = ""
-    dimensions: int = 0
+    prompt: Annotated[str | None, Field(description="the name of one of the model's prompts, a string")] = None
+    dimensions: Annotated[
+        Dimensions | None, Field(description="an integer of 1 or more, the leading numbers of the vectors to keep")
+    ] = None
 
 
 class EmbeddingService:
-    """Texts in, vectors out, by the name of a model."""
+    """Vectors of texts, by the name of a model."""
 
     def __init__(
         self,
-        models: Sequence[TextModel],
+        models: Sequence[ServedModel],
         limits: RequestLimits,
         health: ServerHealth,
-        observe: Callable[[str, float], None] | None = None,
+        on_embedded: Callable[[str, float], None] | None = None,
     ) -> None:
         """Serve some models.
 
@@ -106,19 +63,20 @@ class EmbeddingService:
             models: of different names.
             limits: of a request.
             health: whether requests are taken.
-            observe: told the model's name and the seconds until its vectors were there, each time that they are.
+            on_embedded: called with the model's name and the seconds that its vectors took, each time that they are
+                there.
         """
-        self._models: dict[str, TextModel] = {model.name: model for model in models}
-        self._observe = observe
+        self._models: dict[str, ServedModel] = {model.name: model for model in models}
+        self._on_embedded = on_embedded
         self.limits = limits
         self.health = health
 
     @property
-    def models(self) -> Mapping[str, TextModel]:
+    def models(self) -> Mapping[str, ServedModel]:
         """The served models by name."""
         return self._models
 
-    def model(self, name: str) -> TextModel:
+    def model(self, name: str) -> ServedModel:
         """Return a model.
 
         Raises:
@@ -134,7 +92,7 @@ class EmbeddingService:
             )
         return found
 
-    def only_model(self) -> TextModel:
+    def only_model(self) -> ServedModel:
         """Return the model, where there is just one.
 
         Raises:
@@ -167,8 +125,8 @@ class EmbeddingService:
             )
         return [checked_text(f"{where}[{number}]", text) for number, text in enumerate(texts)]
 
-    async def embed(
-        self, model: TextModel, texts: Sequence[str], options: Options, expires: float | None = None
+    async def embed_in_time(
+        self, model: ServedModel, texts: Sequence[str], options: Options, expires: float
     ) -> Embedded:
         """Return the vectors of texts that :meth:`check_texts` let through.
 
@@ -176,19 +134,23 @@ class EmbeddingService:
             model: of :meth:`model`.
             texts: the texts.
             options: what the request asks for beside them.
-            expires: `time.monotonic()` when the answer would come too late; None for the server's limit from now.
+            expires: `time.monotonic()` when the answer would come too late.
 
         Raises:
-            RequestError, DriftlineError: see :meth:`TextModel.embed`.
+            UnavailableError: the model takes no texts now.
+            DeadlineError: the time has passed.
+            DriftlineError: see :meth:`.served.ServedModel.embed`.
         """
         self.health.check_taking(model)
-        left_s = self.limits.timeout_s if expires is None else expires - time.monotonic()
+        left_s = expires - time.monotonic()
         if left_s <= 0:
             raise DeadlineError("the time for this request had passed before its texts were looked at")
         began = time.perf_counter()
-        embedded = await model.embed(texts, prompt=options.prompt, dimensions=options.dimensions, deadline_s=left_s)
-        if self._observe is not None:
-            self._observe(model.name, time.perf_counter() - began)
+        embedded = await model.embed(
+            texts, prompt=options.prompt or "", dimensions=options.dimensions or 0, deadline_s=left_s
+        )
+        if self._on_embedded is not None:
+            self._on_embedded(model.name, time.perf_counter() - began)
         return embedded
 
     def expiry(self, headers: Mapping[str, str]) -> float:
@@ -202,35 +164,6 @@ class EmbeddingService:
             _milliseconds(headers, ENVOY_TIMEOUT_HEADER),
             self.limits.timeout_s,
         )
-
-
-def read_options(where: str, given: object) -> Options:
-    """Read ``prompt`` and ``dimensions`` off an object of parameters; others are not ours to judge.
-
-    Raises:
-        RequestError: 400, one is of the wrong type or out of range.
-    """
-    if given is None:
-        return Options()
-    if not isinstance(given, dict):
-        raise RequestError(HTTPStatus.BAD_REQUEST, f"{where}: expected an object of parameters")
-    fields = cast("dict[str, Any]", given)
-    prompt = fields.get("prompt")
-    if prompt is not None and not isinstance(prompt, str):
-        raise RequestError(
-            HTTPStatus.BAD_REQUEST, f"{where}.prompt: expected the name of a prompt, a string", parameter="prompt"
-        )
-    dimensions = whole(fields.get("dimensions"))
-    if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
-        raise RequestError(
-            HTTPStatus.BAD_REQUEST, f"{where}.dimensions: expected an integer of 1 or more", parameter="dimensions"
-        )
-    return Options(prompt or "", dimensions or 0)
-
-
-def whole(value: object) -> object:
-    """Return the integer for a number without a fraction: JSON knows no other difference between 2 and 2.0."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _milliseconds(headers: Mapping[str, str], name: str) -> float:

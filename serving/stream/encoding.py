@@ -1,4 +1,4 @@
-"""Texts of a micro-batch to vectors; a text that the model fails on is told apart from a model that fails."""
+"""Texts of a micro-batch to vectors; a text that the model fails on is distinguished from a model that fails."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import DriftlineError, one_line
+from driftline.serving.batching.halving import PROBE_TEXT, HalvedBatches
 from driftline.serving.errors import PoisonError, UnavailableError
-
-_PROBE: Final = "a text like any other"
 
 # What models and tokenizers raise over a text that they cannot take.
 _MODEL_ERRORS: Final = (DriftlineError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError)
@@ -21,7 +20,7 @@ _SHOWN: Final = 60
 
 
 class TextEncoder(Protocol):
-    """What a worker needs of :class:`driftline.components.embedding.encoding.encoder.Encoder`."""
+    """The part that a worker needs of :class:`driftline.components.embedding.encoding.encoder.Encoder`."""
 
     max_tokens: int
 
@@ -54,28 +53,26 @@ def encode_each(encoder: TextEncoder, texts: Sequence[str]) -> list[NDArray[np.f
     Raises:
         UnavailableError: the model fails on every text: it is the model, or its device, that is broken.
     """
-    if not texts:
-        return []
-    vectors, failure = _tried(encoder, texts)
-    if failure is None:
-        return [*vectors]
-    _check(encoder, failure)
-    return _by_halves(encoder, texts, failure)
+    results: dict[int, NDArray[np.float32] | PoisonError] = {}
+    rows, halves = [*range(len(texts))], HalvedBatches[int]()
+    while rows:
+        vectors, failure = _tried(encoder, [texts[row] for row in rows])
+        if failure is None:
+            results.update(zip(rows, vectors, strict=True))
+        else:
+            whole = len(rows) == len(texts)
+            row = halves.split(rows)
+            if whole or row is not None:  # a device may break at any time, and then no text is to blame
+                _check(encoder, failure)
+            if row is not None:
+                results[row] = _poison(texts[row], failure)
+        rows = halves.take()
+    return [results[row] for row in range(len(texts))]
 
 
-def _by_halves(
-    encoder: TextEncoder, texts: Sequence[str], failure: BaseException
-) -> list[NDArray[np.float32] | PoisonError]:
-    if len(texts) == 1:
-        _check(encoder, failure)  # a device may break at any time, and then no text is to blame
-        reason = one_line(failure)
-        return [PoisonError("model", f"text {texts[0][:_SHOWN]!r}: the model fails on it ({reason}); leave it out")]
-    results: list[NDArray[np.float32] | PoisonError] = []
-    middle = len(texts) // 2
-    for half in (texts[:middle], texts[middle:]):
-        vectors, failed = _tried(encoder, half)
-        results.extend(vectors if failed is None else _by_halves(encoder, half, failed))
-    return results
+def _poison(text: str, failure: BaseException) -> PoisonError:
+    reason = one_line(failure)
+    return PoisonError("model", f"text {text[:_SHOWN]!r}: the model fails on it ({reason}); leave it out")
 
 
 def _tried(encoder: TextEncoder, texts: Sequence[str]) -> tuple[Sequence[NDArray[np.float32]], BaseException | None]:
@@ -88,7 +85,7 @@ def _tried(encoder: TextEncoder, texts: Sequence[str]) -> tuple[Sequence[NDArray
 
 
 def _check(encoder: TextEncoder, failure: BaseException) -> None:
-    _, broken = _tried(encoder, [_PROBE])
+    _, broken = _tried(encoder, [PROBE_TEXT])
     if broken is not None:
         reason = one_line(broken)
         raise UnavailableError(

@@ -1,4 +1,4 @@
-"""What a stream worker counts and times, for Prometheus."""
+"""Counts and times of a stream worker, for Prometheus."""
 
 from __future__ import annotations
 

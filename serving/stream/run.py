@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from typing import Any, Final
 
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
@@ -13,22 +12,23 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from prometheus_client import CollectorRegistry
 
 from driftline.serving.errors import UnavailableError
-from driftline.serving.kafka.client import open_consumer, open_producer
+from driftline.serving.kafka.client import open_producer
+from driftline.serving.kafka.reader import GroupReader, leave_group
 from driftline.serving.kafka.settings import KafkaSettings
 from driftline.serving.kafka.topics import check_topics
-from driftline.serving.lifecycle import StopSignal
+from driftline.serving.kafka.writer import TopicWriter
+from driftline.serving.process import Condition, StopSignal
 from driftline.serving.stream.encoding import Model
 from driftline.serving.stream.metrics import StreamMetrics
 from driftline.serving.stream.settings import Assignment, StreamSettings
 from driftline.serving.stream.sinks import TRANSACTION_TIMEOUT_S, CommittingSink, Sink, TransactionalSink
-from driftline.serving.stream.source import Source, leave_group
-from driftline.serving.stream.worker import Observer, StreamWorker, results_of
-from driftline.serving.telemetry.health import Health, serving_health
+from driftline.serving.stream.work_items import ResultWriter
+from driftline.serving.stream.worker import Observer, StreamWorker
+from driftline.serving.telemetry.health import NO_HEALTH_PORT, Health, serving_health
 from driftline.serving.telemetry.tracing import tracing
 
 LOGGER: Final = logging.getLogger(__name__)
 
-NO_HEALTH_PORT: Final = -1
 _AGAIN_S: Final = 1.0
 _HEARTBEAT_S: Final = 3.0  # how soon a worker learns that partitions are handed around
 
@@ -36,20 +36,6 @@ _ASSIGNORS: Final[Mapping[Assignment, Any]] = {
     "range": RangePartitionAssignor,
     "cooperative-sticky": CooperativeStickyAssignor,
 }
-
-
-@dataclass(slots=True)
-class _Condition:
-    """How the process is, before there is a worker and while there is one."""
-
-    worker: StreamWorker | None = None
-    doing: str = "starting"
-
-    def live(self) -> str | None:
-        return None if self.worker is None else self.worker.live()
-
-    def ready(self) -> str | None:
-        return self.doing if self.worker is None else self.worker.ready()
 
 
 def run_stream(
@@ -63,7 +49,7 @@ def run_stream(
     environment: Mapping[str, str],
     observe: Callable[[CollectorRegistry], AbstractContextManager[Observer]] | None = None,
     registry: CollectorRegistry | None = None,
-    told: Callable[[int], None] = lambda port: None,
+    on_listening: Callable[[int], None] = lambda port: None,
 ) -> None:
     """Read texts, encode them and write their vectors, until told to end.
 
@@ -77,7 +63,7 @@ def run_stream(
         environment: the process's variables, for traces.
         observe: opens what sees the results that are committed, given where its metrics go; None for nobody.
         registry: where the metrics go; None for one of this worker alone.
-        told: is given the port.
+        on_listening: is given the port.
 
     Raises:
         UsageError: a topic is missing.
@@ -85,32 +71,34 @@ def run_stream(
         UnavailableError: Kafka cannot be reached at the start, or refuses; the model is broken.
     """
     registry = registry or CollectorRegistry()
-    metrics, condition = StreamMetrics(registry), _Condition()
+    metrics, condition = StreamMetrics(registry), Condition()
     with ExitStack() as until_end:
-        if health_port != NO_HEALTH_PORT:
-            health = Health(condition.live, condition.ready)
-            told(until_end.enter_context(serving_health(health_port, health, registry)))
+        until_end.enter_context(serving_health(health_port, condition.health, registry, on_listening=on_listening))
         condition.doing = "looking for the topics"
         targets = [settings.output, settings.dead_letters]
         check_topics(kafka, settings.source, targets, create=create_topics)
         condition.doing = "loading the model"
         model = load()
-        sink = _sink(settings, kafka, model)
-        until_end.callback(sink.close)
+        results = ResultWriter(
+            settings.output, settings.dead_letters, model.name, model.revision, settings.vectors, settings.with_text
+        )
+        sink = _sink(settings, kafka, results)
+        clients = until_end.enter_context(ExitStack())
+        clients.callback(sink.close)
         spans = until_end.enter_context(tracing("driftline-stream", environment))
         condition.doing = "opening the monitor"
         observer = None if observe is None else until_end.enter_context(observe(registry))
-        worker = StreamWorker(settings, model, sink, metrics, tracing=spans, observer=observer)
+        worker = StreamWorker(settings, model.encoder, results, sink, metrics, tracing=spans, observer=observer)
         # What an earlier process of this name left open is aborted before its offsets are asked for.
         condition.doing = "waiting for the broker"
         _patiently(sink.start, stop)
         if stop.is_set:
             return
-        consumer = _patiently(lambda: _consumer(settings, kafka), stop)
-        if consumer is None:
+        source = _patiently(lambda: _reader(settings, kafka, worker.on_revoked), stop)
+        if source is None:
             return
-        source = Source(consumer, settings.source, worker.revoked)
-        condition.worker = worker
+        clients.callback(source.close)
+        condition.work = Health(worker.live, worker.ready)
         LOGGER.info(
             "%s → %s by %s (%s), %s, as %s of group %s",
             settings.source, settings.output, model.name, model.revision, settings.delivery, settings.instance_id,
@@ -119,8 +107,7 @@ def run_stream(
         try:
             worker.run(source, stop)
         finally:
-            source.close()
-            sink.close()
+            clients.close()  # before the group hands the partitions on
         if settings.static and not settings.stay:
             leave_group(kafka, settings.group, settings.instance_id)
 
@@ -136,21 +123,23 @@ def _patiently(open_client: Callable[[], Any], stop: StopSignal) -> Any:
     return None
 
 
-def _sink(settings: StreamSettings, kafka: KafkaSettings, model: Model) -> Sink:
-    too_large = results_of(settings, model).too_large
+def _sink(settings: StreamSettings, kafka: KafkaSettings, results: ResultWriter) -> Sink:
     if settings.delivery == "at-least-once":
-        return CommittingSink(lambda: open_producer(kafka), too_large)
+        return CommittingSink(TopicWriter(lambda: open_producer(kafka)), results.too_large)
     name = settings.transactional_id
     timeout_ms = int(TRANSACTION_TIMEOUT_S * 1000)
-    return TransactionalSink(
-        lambda: open_producer(kafka, transactional_id=name, transaction_timeout_ms=timeout_ms), too_large
+    writer = TopicWriter(
+        lambda: open_producer(kafka, transactional_id=name, transaction_timeout_ms=timeout_ms), transactional=True
     )
+    return TransactionalSink(writer, settings.source, results.too_large)
 
 
-def _consumer(settings: StreamSettings, kafka: KafkaSettings) -> Any:
-    return open_consumer(
+def _reader(settings: StreamSettings, kafka: KafkaSettings, on_revoked: Callable[[], None]) -> GroupReader:
+    return GroupReader(
         kafka,
-        group=settings.group,
+        settings.source,
+        settings.group,
+        on_revoked,
         instance_id=settings.instance_id if settings.static else None,
         partition_assignment_strategy=[_ASSIGNORS[settings.assignment]],
         max_poll_records=settings.batch.records,

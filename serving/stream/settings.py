@@ -2,49 +2,44 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import Final, Literal, get_args
+import socket
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from driftline.components.errors import UsageError
+from driftline.components.settings import Setting, check_settings
+from driftline.serving.kafka.settings import TOPIC
 from driftline.serving.records.embeddings import VectorEncoding
 from driftline.serving.records.payloads import PayloadFormat
 from driftline.serving.records.provenance import dead_letters_topic
 
 Delivery = Literal["exactly-once", "at-least-once"]
-DELIVERIES: Final = get_args(Delivery)
 Assignment = Literal["range", "cooperative-sticky"]
-ASSIGNMENTS: Final = get_args(Assignment)
-
-_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How large a micro-batch is at most.
+    """How large a micro-batch is at most. A single text of more tokens is a batch of its own."""
 
-    Attributes:
-        records: in it.
-        tokens: in it, estimated; a single longer text is a batch of its own.
-        linger_ms: for which a batch that is not full waits for more.
-    """
-
-    records: int = 512
-    tokens: int = 32_768
-    linger_ms: float = 20.0
+    records: Annotated[int, Setting("Records of a micro-batch", least=1, option="batch-records")] = 512
+    tokens: Annotated[
+        int, Setting("Tokens of a micro-batch, at four characters each", least=1, option="batch-tokens")
+    ] = 32_768
+    linger_ms: Annotated[
+        float, Setting("Milliseconds that a micro-batch that is not full waits for more", least=0, metavar="MS")
+    ] = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class BufferLimits:
-    """How much is read ahead of the encoder; beyond it, partitions are paused.
+    """How much is read ahead of the encoder."""
 
-    Attributes:
-        records: waiting at most.
-        bytes: of their keys and values at most.
-    """
-
-    records: int = 4096
-    bytes: int = 64 * 1024 * 1024
+    records: Annotated[
+        int, Setting("Records read ahead; beyond, partitions are paused", least=1, option="buffer-records")
+    ] = 4096
+    bytes: Annotated[
+        int, Setting("Bytes of the keys and values of the records read ahead", least=1, option="buffer-bytes")
+    ] = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,54 +47,76 @@ class StreamSettings:
     """What a worker reads, what it writes and how.
 
     Attributes:
-        source: topic of the texts.
-        output: topic of the embeddings.
-        group: consumer group that shares the source's partitions.
-        instance_id: this worker's name in the group; the same again after a restart.
-        dead_letters: topic of what cannot be processed; empty for the source's name with `.dead-letters`.
-        delivery: whether each record's result is there once, or at least once.
-        payload: how values are written.
-        vectors: how vectors are written.
-        with_text: whether results carry their texts.
         batch: limits of a micro-batch.
         buffer: limits of what is read ahead.
-        assignment: how the group shares partitions.
-        session_timeout_s: after which the group gives a silent worker's partitions to others.
-        static: whether a restarted worker takes up its place in the group again, without partitions being handed
-            around; else each start is a new member's.
-        stay: whether the group keeps this worker's partitions for it when it ends, until its session times out.
-        drain_timeout_s: in which what is in hand must be finished when the worker is told to end.
 
     Raises:
         UsageError: settings that cannot be, or contradict one another.
     """
 
-    source: str
-    output: str
-    group: str
-    instance_id: str
-    dead_letters: str = ""
-    delivery: Delivery = "exactly-once"
-    payload: PayloadFormat = "json"
-    vectors: VectorEncoding = "numbers"
-    with_text: bool = True
+    source: Annotated[str, Setting("Topic of the texts", option="input-topic", metavar="TOPIC")]
+    output: Annotated[str, Setting("Topic of the embeddings", option="output-topic", metavar="TOPIC")]
+    group: Annotated[
+        str, Setting("Consumer group; its workers share the input topic's partitions", metavar="GROUP")
+    ] = "driftline-stream"
+    instance_id: Annotated[
+        str,
+        Setting("This worker's name in the group, the same again after a restart", "the host's name", metavar="NAME"),
+    ] = field(default_factory=socket.gethostname)
+    dead_letters: Annotated[
+        str,
+        Setting(
+            "Topic of what cannot be processed",
+            "the input topic's name and .dead-letters",
+            option="dead-letters-topic",
+            metavar="TOPIC",
+        ),
+    ] = ""
+    delivery: Annotated[Delivery, Setting("Results and offsets in one transaction, or offsets after results")] = (
+        "exactly-once"
+    )
+    payload: Annotated[
+        PayloadFormat, Setting('How texts are written: {"text": …}, plain, or as CloudEvents', option="format")
+    ] = "json"
+    vectors: Annotated[
+        VectorEncoding, Setting("How vectors are written: as JSON numbers, or base64 of little-endian float32")
+    ] = "numbers"
+    with_text: Annotated[bool, Setting("Carry texts along with vectors", option="text")] = True
     batch: BatchLimits = BatchLimits()
     buffer: BufferLimits = BufferLimits()
-    assignment: Assignment = "range"
-    session_timeout_s: float = 30.0  # a pause of the machine or of the garbage collection is shorter
-    static: bool = True
-    stay: bool = False
-    drain_timeout_s: float = 25.0  # Kubernetes kills 30 s after SIGTERM
+    assignment: Annotated[Assignment, Setting("How the group shares partitions; the same for all of its workers")] = (
+        "range"
+    )
+    session_timeout_s: Annotated[
+        float,
+        Setting("Seconds of silence after which a worker's partitions are given to others", least=1, metavar="S"),
+    ] = 30.0  # a pause of the machine or of the garbage collection is shorter
+    static: Annotated[
+        bool,
+        Setting(
+            "Take up this worker's place in the group again after a restart, or join as a new member", off="dynamic"
+        ),
+    ] = True
+    stay: Annotated[
+        bool,
+        Setting("Let the group keep this worker's partitions for its return when it ends", "hand them over"),
+    ] = False
+    drain_timeout_s: Annotated[
+        float, Setting("Seconds to finish what is in hand when told to end", least=0, metavar="S")
+    ] = 25.0  # Kubernetes kills 30 s after SIGTERM
 
     def __post_init__(self) -> None:
         if not self.dead_letters:
             object.__setattr__(self, "dead_letters", dead_letters_topic(self.source))
-        for name in ("source", "output", "dead_letters", "instance_id"):
-            if _TOPIC.fullmatch(getattr(self, name)) is None:
-                raise UsageError(
-                    f"{name.replace('_', '-')}: expected 1 to 249 letters, digits, '.', '_' and '-', got "
-                    f"{getattr(self, name)!r}"
-                )
+        for option, name in (
+            ("input-topic", self.source),
+            ("output-topic", self.output),
+            ("dead-letters-topic", self.dead_letters),
+            ("instance-id", self.instance_id),
+        ):
+            if TOPIC.fullmatch(name) is None:
+                raise UsageError(f"{option}: expected 1 to 249 letters, digits, '.', '_' and '-', got {name!r}")
+        check_settings(self, by_option=True)
         if len({self.source, self.output, self.dead_letters}) < 3:
             raise UsageError(
                 f"topics: the source {self.source}, the output {self.output} and the dead letters {self.dead_letters} "

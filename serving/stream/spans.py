@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from driftline.serving.stream.buffer import Batch
-from driftline.serving.stream.results import Result
+from driftline.serving.stream.buffer import MicroBatch
+from driftline.serving.stream.work_items import Result
 from driftline.serving.telemetry.tracing import Tracing, carried, end
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class BatchSpans:
         batch: the records.
     """
 
-    def __init__(self, tracing: Tracing | None, batch: Batch) -> None:
+    def __init__(self, tracing: Tracing | None, batch: MicroBatch) -> None:
         self._records: list[Span] = []
         self._all: list[Span] = []
         if tracing is None:

@@ -8,10 +8,9 @@ from contextlib import ExitStack, contextmanager
 from prometheus_client import CollectorRegistry
 
 from driftline.serving.kafka.settings import KafkaSettings
-from driftline.serving.monitor.alerts import Kind
-from driftline.serving.monitor.couriers import AlertsTopic
+from driftline.serving.monitor.delivery_targets import AlertsTopic
 from driftline.serving.monitor.in_process import InProcessMonitor, in_process_monitor
-from driftline.serving.monitor.outbox import Courier
+from driftline.serving.monitor.outbox import DeliveryTarget, Kind
 from driftline.serving.monitor.settings import MonitorSettings
 
 
@@ -30,11 +29,11 @@ def watching(
         DriftlineError: the reference or the state is not as expected, or cannot be read or written.
     """
     with ExitStack() as until_end:
-        couriers: dict[Kind, Courier] = {}
+        targets: dict[Kind, DeliveryTarget] = {}
         if settings.alerts_topic:
             alerts = AlertsTopic(kafka, settings.alerts_topic)
             until_end.callback(alerts.close)
-            couriers["alert"] = alerts
-        monitor = in_process_monitor(settings, couriers, registry)
+            targets["alert"] = alerts
+        monitor = in_process_monitor(settings, targets, registry)
         until_end.callback(monitor.close)
         yield monitor

@@ -2,13 +2,13 @@
 
 ::
 
-    poll loop    polls, reads records, fills the buffer; pauses; begins anew       (has the consumer)
+    poll loop    polls, reads records, fills the buffer; pauses; rewinds           (has the reader)
     cutter       cuts micro-batches off the buffer and has them encoded
     encoders     two, that take turns at the model: while one computes, the other tokenises the next batch
-    writer       writes finished batches in the order of their records             (has the producer)
+    writer       writes finished batches in the order of their records             (has the sink)
 
-What is read is written in order or not at all: when a write fails, or partitions are handed around, everything in hand
-is void and is read again from the committed offsets on (:class:`.gate.Gate`).
+What is read is written in order or not at all: when a write fails, or partitions are reassigned, everything in hand
+is void and is read again from the committed offsets on (:class:`.buffer.WriteFence`).
 """
 
 from __future__ import annotations
@@ -22,23 +22,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from kafka.structs import TopicPartition
-
 from driftline.components.errors import DriftlineError
 from driftline.serving.errors import PoisonError, UnavailableError
-from driftline.serving.lifecycle import StopSignal
+from driftline.serving.kafka.reader import GroupReader
+from driftline.serving.process import StopSignal
 from driftline.serving.records.embeddings import EmbeddedText
 from driftline.serving.records.record import Coordinates, TextEvent
-from driftline.serving.stream.buffer import Batch, Buffer
-from driftline.serving.stream.encoding import Model, encode_each
-from driftline.serving.stream.gate import Gate
-from driftline.serving.stream.incoming import incoming
+from driftline.serving.stream.buffer import Buffer, MicroBatch, WriteFence
+from driftline.serving.stream.encoding import TextEncoder, encode_each
 from driftline.serving.stream.metrics import StreamMetrics
-from driftline.serving.stream.results import Result, ResultWriter
 from driftline.serving.stream.settings import StreamSettings
 from driftline.serving.stream.sinks import Sink, WriteError, Written
-from driftline.serving.stream.source import Source
 from driftline.serving.stream.spans import BatchSpans
+from driftline.serving.stream.work_items import Result, ResultWriter, incoming
 from driftline.serving.telemetry.tracing import Tracing
 
 LOGGER: Final = logging.getLogger(__name__)
@@ -67,11 +63,12 @@ class _Encoded:
 
 
 class StreamWorker:
-    """Reads texts, encodes them and writes their vectors, until it is told to end.
+    """A reader of texts that encodes them and writes their vectors, until it is told to end.
 
     Args:
         settings: what to read and write.
-        model: turns texts into vectors.
+        encoder: turns texts into vectors.
+        results: makes what is written.
         sink: writes batches.
         metrics: of this worker.
         tracing: where spans go; None for nowhere.
@@ -82,7 +79,8 @@ class StreamWorker:
     def __init__(
         self,
         settings: StreamSettings,
-        model: Model,
+        encoder: TextEncoder,
+        results: ResultWriter,
         sink: Sink,
         metrics: StreamMetrics,
         *,
@@ -91,18 +89,18 @@ class StreamWorker:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._encoder = model.encoder
+        self._encoder = encoder
+        self._results = results
         self._sink = sink
         self._metrics = metrics
         self._tracing = tracing
         self._observer = observer
         self._clock = clock
-        self._results = results_of(settings, model)
-        self._gate = Gate()
-        self._buffer = Buffer(settings.batch, settings.buffer, model.encoder.max_tokens, clock)
-        self._finished: queue.Queue[tuple[Batch, Future[_Encoded]] | None] = queue.Queue(_FINISHED_BATCHES)
-        self._committed: dict[TopicPartition, int] = {}
-        self._shown: set[TopicPartition] = set()
+        self._fence = WriteFence()
+        self._buffer = Buffer(settings.batch, settings.buffer, encoder.max_tokens, clock)
+        self._finished: queue.Queue[tuple[MicroBatch, Future[_Encoded]] | None] = queue.Queue(_FINISHED_BATCHES)
+        self._committed: dict[int, int] = {}
+        self._shown: set[int] = set()
         self._failure: DriftlineError | None = None
         self._rewound = self._drained = False
         self._turned_s = self._wrote_s = clock()
@@ -125,13 +123,13 @@ class StreamWorker:
             return "the committed offsets are being asked for; is the broker there?"
         return None
 
-    def revoked(self) -> None:
-        """Let a write under way end, and nothing else be written: the partitions are about to be another's."""
+    def on_revoked(self) -> None:
+        """Let a write under way end, and begin no other: the partitions are about to be another worker's."""
         timeout_s = 0.0 if self._drained else _REVOKE_TIMEOUT_S
-        if not self._gate.shut(timeout_s):
+        if not self._fence.shut(timeout_s):
             LOGGER.warning("a write under way has not ended in %s s; the broker will refuse it", timeout_s)
 
-    def run(self, source: Source, stop: StopSignal) -> None:
+    def run(self, source: GroupReader, stop: StopSignal) -> None:
         """Work until told to end; what is in hand then is finished.
 
         Raises:
@@ -148,38 +146,39 @@ class StreamWorker:
                 self._drain(source, writer)
             finally:
                 self._buffer.close()
-                self._gate.shut(0.0)
+                self._fence.shut(0.0)
         if self._failure is not None:
             raise self._failure
 
-    def _turn(self, source: Source) -> None:
+    def _turn(self, source: GroupReader) -> None:
         """Poll once and do what has to be done between polls."""
         enough = self._rewound and self._buffer.holds_batch
-        records = source.poll(0.0 if enough else _POLL_S, self._settings.batch.records)
+        polled = source.poll(0.0 if enough else _POLL_S, self._settings.batch.records)
+        records = [record for found in polled.values() for record in found]
         if enough and not records:
             # What came now would wait anyhow, and asking for it takes time from the encoder.
             self._buffer.wait_for_need(_REST_S)
         self._turned_s = self._clock()
-        self._partitions = len(source.partitions())
+        self._partitions = len(source.assigned())
         membership = source.membership()
         rebalanced = source.take_rebalanced()
         if rebalanced:
             self._metrics.rebalances.inc()
-        if rebalanced or membership is None or not self._gate.is_open:
+        if rebalanced or membership is None or not self._fence.is_open:
             self._rewound = False
         if not self._rewound:
             # What was polled lies behind records that are void; all of it is read again.
-            self._begin_anew(source)
+            self._rewind(source)
         elif records:
             self._metrics.received.inc(len(records))
             read = [incoming(record, self._settings.payload, self._turned_s) for record in records]
             self._buffer.add(read, membership)
-        self._commit_done(source)
+        self._commit(source)
         self._balance(source)
 
-    def _begin_anew(self, source: Source) -> None:
+    def _rewind(self, source: GroupReader) -> None:
         """Go back to the committed offsets, as soon as nothing is being written and the broker says which they are."""
-        if not self._partitions or not self._gate.shut(0.0):
+        if not self._partitions or not self._fence.shut(0.0):
             return
         try:
             self._committed = source.rewind()
@@ -187,50 +186,49 @@ class StreamWorker:
             LOGGER.warning("%s; trying again", error)
             time.sleep(_AGAIN_S)
             return
-        self._buffer.restart(self._gate.reopen())
+        self._buffer.restart(self._fence.next_epoch())
         self._rewound = True
         self._metrics.restarts.inc()
 
-    def _commit_done(self, source: Source) -> None:
+    def _commit(self, source: GroupReader) -> None:
         """Commit what a sink without transactions has written."""
-        done = self._sink.take_done()
-        if done:
-            try:
-                source.commit(done)
-            except UnavailableError as error:
-                LOGGER.warning("%s; what was written may be written again", error)
+        try:
+            source.commit(self._sink.take_committable_offsets())
+        except UnavailableError as error:
+            LOGGER.warning("%s; what was written may be written again", error)
 
-    def _balance(self, source: Source) -> None:
+    def _balance(self, source: GroupReader) -> None:
         """Pause where the buffer is full, go on where it has room, and show how far behind the work is."""
         metrics = self._metrics
         if self._buffer.full:
-            source.pause(paused=True)
+            source.pause(source.assigned())
             metrics.paused.set(1)
         elif self._buffer.has_room:
-            source.pause(paused=False)
+            source.pause(())
             metrics.paused.set(0)
         metrics.buffered.set(len(self._buffer))
         metrics.buffered_bytes.set(self._buffer.bytes)
         metrics.partitions.set(self._partitions)
-        ends = source.end_offsets()
-        for at in self._shown - ends.keys():
-            metrics.lag.remove(at.topic, str(at.partition))
-        for at, end in ends.items():
-            behind = max(0, end - self._committed.get(at, end))
-            metrics.lag.labels(at.topic, str(at.partition)).set(behind)
+        known = {number: source.end(number) for number in source.assigned()}
+        ends = {number: end for number, end in known.items() if end is not None}
+        for number in self._shown - ends.keys():
+            metrics.lag.remove(source.topic, str(number))
+        for number, end in ends.items():
+            behind = max(0, end - self._committed.get(number, end))
+            metrics.lag.labels(source.topic, str(number)).set(behind)
         self._shown = set(ends)
 
-    def _drain(self, source: Source, writer: threading.Thread) -> None:
-        """Finish what has been cut, staying in the group; what still waits in the buffer is read again by whoever."""
+    def _drain(self, source: GroupReader, writer: threading.Thread) -> None:
+        """Finish what has been cut, as a member still; what waits in the buffer is read again by the next worker."""
         end_s = self._clock() + self._settings.drain_timeout_s
         while writer.is_alive() and self._clock() < end_s:
-            source.pause(paused=True)
+            source.pause(source.assigned())
             source.poll(_POLL_S, 1)
             self._turned_s = self._clock()
         self._drained = True
         if writer.is_alive():
             LOGGER.warning("what was in hand has not been written in %s s", self._settings.drain_timeout_s)
-        self._commit_done(source)
+        self._commit(source)
 
     def _cut(self, encoders: ThreadPoolExecutor) -> None:
         while (batch := self._buffer.take()) is not None:
@@ -242,25 +240,25 @@ class StreamWorker:
             self._finished.put((batch, encoders.submit(self._encode, batch)))
         self._finished.put(None)
 
-    def _encode(self, batch: Batch) -> _Encoded:
+    def _encode(self, batch: MicroBatch) -> _Encoded:
         began_s = self._clock()
         spans = BatchSpans(self._tracing, batch)
         texts = [text for item in batch.items if (text := item.text) is not None]
         vectors = iter(encode_each(self._encoder, texts))
         results: list[Result] = []
         for item in batch.items:
-            said = item.said
-            if isinstance(said, TextEvent) and said.text is not None:
+            parsed = item.parsed
+            if isinstance(parsed, TextEvent) and parsed.text is not None:
                 vector = next(vectors)
                 results.append(
                     self._results.dead_letter(item.record, vector)
                     if isinstance(vector, PoisonError)
-                    else self._results.embedding(item.record, said, vector)
+                    else self._results.embedding(item.record, parsed, vector)
                 )
-            elif isinstance(said, TextEvent):
-                results.append(self._results.tombstone(item.record, said))
+            elif isinstance(parsed, TextEvent):
+                results.append(self._results.tombstone(item.record, parsed))
             else:
-                results.append(self._results.dead_letter(item.record, said))
+                results.append(self._results.dead_letter(item.record, parsed))
         self._metrics.encode_s.observe(self._clock() - began_s)
         return _Encoded(spans.carried_on(results), spans)
 
@@ -268,7 +266,7 @@ class StreamWorker:
         while (taken := self._finished.get()) is not None:
             batch, encoding = taken
             encoded = encoding.result()
-            if not self._gate.enter(batch.attempt):
+            if not self._fence.acquire(batch.epoch):
                 encoded.spans.end("void: partitions were handed around, or an earlier batch was not written")
                 continue
             done = False
@@ -281,13 +279,13 @@ class StreamWorker:
                 encoded.spans.end(str(error))
                 time.sleep(_AGAIN_S)
             finally:
-                self._gate.leave(written=done)
+                self._fence.release(written=done)
 
-    def _write(self, batch: Batch, encoded: _Encoded) -> None:
-        offsets: dict[TopicPartition, int] = {}
+    def _write(self, batch: MicroBatch, encoded: _Encoded) -> None:
+        offsets: dict[int, int] = {}
         for item in batch.items:
             at = item.record.at
-            offsets[TopicPartition(at.topic, at.partition)] = at.offset + 1
+            offsets[at.partition] = at.offset + 1
         written = self._sink.write(encoded.results, offsets, batch.membership)
         self._wrote_s = self._clock()
         self._committed.update(offsets)
@@ -326,10 +324,3 @@ class StreamWorker:
         thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()
         return thread
-
-
-def results_of(settings: StreamSettings, model: Model) -> ResultWriter:
-    """Return what makes a worker's results."""
-    return ResultWriter(
-        settings.output, settings.dead_letters, model.name, model.revision, settings.vectors, settings.with_text
-    )

@@ -1,1 +1,1 @@
-"""What a running process tells of itself: health, Prometheus metrics, traces."""
+"""Telemetry of a running process: health, Prometheus metrics, traces."""

@@ -17,7 +17,8 @@ from typing import Any, cast
 import harness
 from peers.worker import memory_mb
 
-from driftline.components.embedding.encoding.encoder import Encoder, EncoderSettings
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.pipelines.demo.data import fetch_model, fetch_texts
 
 BENCH = Path(__file__).resolve().parent

@@ -33,13 +33,11 @@ from prometheus_client import CollectorRegistry
 
 from driftline.components.kernel.theory.families import Kernel
 from driftline.components.kernel.theory.random_features import RandomFeatures
-from driftline.components.mmd.online import OnlineDetector
-from driftline.components.mmd.online_reference import Calibration, OnlineSettings
+from driftline.components.mmd.online import Calibration, OnlineDetector, OnlineSettings
 from driftline.components.sampling.identity import SampleIdentity
 from driftline.serving.monitor.baseline import Baseline, FixedProjection
 from driftline.serving.monitor.metrics import MonitorMetrics
-from driftline.serving.monitor.monitor import Monitor
-from driftline.serving.monitor.observed import observed
+from driftline.serving.monitor.monitor import Monitor, read_record
 from driftline.serving.monitor.settings import MonitorSettings, ReferenceSettings
 from driftline.serving.monitor.state import MonitorState, StateFile
 from driftline.serving.records.embeddings import EmbeddedText, VectorEncoding, write_embedding
@@ -93,7 +91,7 @@ def measure(count: int, rounds: int, folder: str) -> list[dict[str, float]]:
     """Measure all stages in turn."""
     made = baseline()
     numbers, base64 = records(count, "numbers"), records(count, "base64")
-    read = [observed(record) for record in base64]
+    read = [read_record(record) for record in base64]
     vectors = np.stack([found.embedded.vector for found in read if found.embedded is not None])
     seen = made.project(vectors).astype(np.float32)
     settings = MonitorSettings("embeddings", ReferenceSettings("reference", online=made.calibration.settings), folder)
@@ -104,8 +102,8 @@ def measure(count: int, rounds: int, folder: str) -> list[dict[str, float]]:
         monitor = Monitor(settings, made, state, file, {}, MonitorMetrics(CollectorRegistry()), clock=lambda: 0.0)
         detector = OnlineDetector(made.calibration)
         figures = {
-            "read, numbers": rate(count, lambda: [observed(record) for record in numbers]),
-            "read, base64": rate(count, lambda: [observed(record) for record in base64]),
+            "read, numbers": rate(count, lambda: [read_record(record) for record in numbers]),
+            "read, base64": rate(count, lambda: [read_record(record) for record in base64]),
             "project": rate(count, lambda: [made.project(batch) for batch in batches(vectors)]),
             "detector": rate(count, lambda found=detector: [found.update(batch) for batch in batches(seen)]),
             "observe": rate(count, lambda found=monitor: [found.observe(batch) for batch in batches(read)]),

@@ -40,8 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.mmd.calibration import calibrate
-from driftline.components.mmd.online import OnlineDetector
-from driftline.components.mmd.online_reference import Calibration, OnlineSettings
+from driftline.components.mmd.online import Calibration, OnlineDetector, OnlineSettings
 from driftline.components.projection.pca import PCA, gather
 from driftline.components.storage.dataset.reader import EmbeddingsDataset
 

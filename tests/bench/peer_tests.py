@@ -33,7 +33,7 @@ BISECTIONS: Final = 50
 
 
 def random_labels(rng: np.random.Generator, n: int, m: int, permutations: int) -> Matrix:
-    """Return 0/1 labels, (n + m, 1 + permutations): the observed labelling first, then random ones with n ones each."""
+    """Return 0/1 labels, (n + m, 1 + permutations): the observed labels first, then random ones with n ones each."""
     labels = np.zeros((n + m, 1 + permutations), np.float32)
     labels[:n] = 1
     labels[:, 1:] = rng.permuted(labels[:, 1:], axis=0)
@@ -41,7 +41,7 @@ def random_labels(rng: np.random.Generator, n: int, m: int, permutations: int) -
 
 
 def unbiased_mmd2(kernel: Matrix, labels: Matrix, n: int, m: int) -> Array:
-    """Return the unbiased MMD² of each labelling, (1 + B,); the kernel's diagonal is set to zero on the way."""
+    """Return the unbiased MMD² of each permutation, (1 + B,); the kernel's diagonal is set to zero on the way."""
     np.fill_diagonal(kernel, 0)
     within = np.einsum("ib,ib->b", labels, kernel @ labels).astype(np.float64)
     touching = (kernel.sum(axis=1) @ labels).astype(np.float64)

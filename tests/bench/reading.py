@@ -40,8 +40,10 @@ from driftline.components.kernel.tasks import KernelPlan
 from driftline.components.mmd import step as mmd
 from driftline.components.projection import step as projection
 from driftline.components.sampling import step as sampling
+from driftline.components.storage.dataset.manifest import Manifest
 from driftline.components.storage.dataset.prefetch import waited_s
-from driftline.components.storage.dataset.reader import EmbeddingsDataset, Manifest, write_manifest, write_shard
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.dataset.writer import write_manifest, write_shard
 from driftline.components.storage.objects import store
 from driftline.components.storage.objects.values import read_value
 

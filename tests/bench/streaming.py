@@ -24,21 +24,21 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import harness
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from driftline.components.embedding.encoding.encoder import Encoder, EncoderSettings
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.pipelines.demo.broker import noida_broker
 from driftline.pipelines.demo.data import fetch_model, fetch_texts
-from driftline.serving.lifecycle import StopSignal
+from driftline.serving.process import StopSignal
 from driftline.serving.stream.encoding import Model
-from driftline.serving.stream.incoming import incoming
 from driftline.serving.stream.run import run_stream
-from driftline.serving.stream.settings import DELIVERIES, StreamSettings
-from driftline.serving.stream.worker import results_of
+from driftline.serving.stream.settings import Delivery, StreamSettings
+from driftline.serving.stream.work_items import ResultWriter, incoming
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 from tests.support.brokers import create_topics, fresh, produce, read_topic, settings_of
@@ -147,13 +147,13 @@ def stage_seconds(bootstrap: str, model: Model, records: list[Any]) -> dict[str,
     create_topics(bootstrap, {topic: 1})
     produce(bootstrap, topic, records)
     found = read_topic(bootstrap, topic)
-    writer = results_of(StreamSettings(topic, "out", "g", "w"), model)
+    writer = ResultWriter("out", "dead", model.name, model.revision, "numbers", with_text=True)
     began_s = time.perf_counter()
     read = [incoming(record, "json", 0.0) for record in found]
     parsed_s = time.perf_counter()
     vector = np.random.default_rng(0).normal(size=384).astype(np.float32)
     for item in read:
-        writer.embedding(item.record, item.said, vector)  # type: ignore[arg-type]
+        writer.embedding(item.record, item.parsed, vector)  # type: ignore[arg-type]
     return {"parse_seconds": parsed_s - began_s, "serialise_seconds": time.perf_counter() - parsed_s}
 
 
@@ -189,14 +189,14 @@ def main() -> None:
     texts = texts[: options.texts]
     records = records_of(texts)
     described = harness.machine(("torch", "kafka-python", "noida-db"))
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in ("encoder alone", *DELIVERIES)}
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in ("encoder alone", *get_args(Delivery))}
     encoder.encode(texts[:256])
     for _ in range(options.rounds):
         cpu_s, began_s = time.process_time(), time.perf_counter()
         encoder.encode(texts)
         seconds = time.perf_counter() - began_s
         rounds["encoder alone"].append({"seconds": seconds, "cpu_seconds": time.process_time() - cpu_s})
-        for delivery in DELIVERIES:
+        for delivery in get_args(Delivery):
             rounds[delivery].append(run(model, records, delivery))
     with tempfile.TemporaryDirectory() as folder, noida_broker(Path(folder)) as broker:
         stages = stage_seconds(broker.address, model, records)
@@ -247,7 +247,7 @@ def main() -> None:
     )
     promises = [
         {"promise": f"topic to topic, the broker aside, {name}", "ratio": share(name, broker=False), "least": LEAST}
-        for name in DELIVERIES
+        for name in get_args(Delivery)
     ]
     held = [
         (

@@ -21,9 +21,9 @@ def failing(kind: str, message: str):
     import logging
 
     from driftline.components import errors
-    from driftline.components.steps import LOGGER, running
+    from driftline.components.steps import LOGGER, logged_step
 
-    with running("sample", 1, 4) as clock:
+    with logged_step("sample", 1, 4) as clock:
         clock.log("progress", note="x")
         LOGGER.warning("a warning of the step")
         logging.getLogger("elsewhere").warning("a warning of a library")

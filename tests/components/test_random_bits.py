@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftline.components.errors import UsageError
-from driftline.components.random_bits import MIXED_ROWS, choose_rows, mixed_order, row_bits, threefry2x32
+from driftline.components.random_bits import SHUFFLED_ROWS, choose_rows, row_bits, shuffled_order, threefry2x32
 
 # Known answers published with the Random123 library (kat_vectors, threefry2x32, 20 rounds).
 KNOWN = [
@@ -58,10 +58,10 @@ def test_a_seed_out_of_range_is_refused(seed):
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 5000), st.integers(0, 300_000))
 @settings(max_examples=20, deadline=None)
-def test_mixed_order_is_a_shuffle_of_each_window(seed, start, rows):
-    order = mixed_order(seed, start, start + rows)
-    for first in range(0, rows, MIXED_ROWS):
-        window = order[first : first + MIXED_ROWS]
+def test_shuffled_order_is_a_shuffle_of_each_window(seed, start, rows):
+    order = shuffled_order(seed, start, start + rows)
+    for first in range(0, rows, SHUFFLED_ROWS):
+        window = order[first : first + SHUFFLED_ROWS]
         np.testing.assert_array_equal(np.sort(window), start + first + np.arange(len(window)))
     if rows > 100:
         assert (order[:-1] + 1 == order[1:]).mean() < 0.2

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.components import steps
-from driftline.components.checks import MAX_TASKS, check_tasks, check_whole
-from driftline.components.errors import DataError, StorageError, UsageError
+from driftline.components.errors import DataError, StorageError
+from driftline.components.settings import MAX_TASKS
 from driftline.components.steps import (
     LOGGER,
     Skipped,
     StepClock,
     check_not_skipped,
-    running,
+    logged_step,
     shares,
     write_skipped,
 )
@@ -54,7 +54,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]
 
 
 def test_a_task_says_that_it_starts_and_ends(clock: Clock, lines: Callable[[], list[dict[str, Any]]]):
-    with running("embed", 2, 5) as task:
+    with logged_step("embed", 2, 5) as task:
         assert lines() == [{"driftline": "start", "step": "embed", "task": 2, "tasks": 5}]
         clock.now += 3.25
         assert task.seconds == 3.25
@@ -62,7 +62,7 @@ def test_a_task_says_that_it_starts_and_ends(clock: Clock, lines: Callable[[], l
 
 
 def test_a_step_of_one_task_is_task_0_of_1(lines: Callable[[], list[dict[str, Any]]]):
-    with running("plan"):
+    with logged_step("plan"):
         pass
     assert [(line["task"], line["tasks"]) for line in lines()] == [(0, 1), (0, 1)]
 
@@ -87,7 +87,7 @@ def test_an_error_is_one_line_in_the_log_before_it_is_raised(
     seen: list[dict[str, Any]] = []
     with pytest.raises(type(error)) as caught:  # noqa: PT012
         try:
-            with running("finish"):
+            with logged_step("finish"):
                 clock.now += 1.0004
                 raise error
         except type(error):
@@ -112,7 +112,7 @@ def test_an_error_is_one_line_in_the_log_before_it_is_raised(
 def test_who_runs_a_step_in_his_own_process_keeps_his_excepthook(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("_KFP_RUNTIME", raising=False)
     before = sys.excepthook
-    with pytest.raises(DataError), running("finish"):
+    with pytest.raises(DataError), logged_step("finish"):
         raise DataError("/x: is damaged")
     assert sys.excepthook is before
 
@@ -123,7 +123,7 @@ def test_a_components_process_tells_an_error_in_one_line_and_a_defect_as_ever(
     monkeypatch.setenv("_KFP_RUNTIME", "true")
     defects: list[BaseException] = []
     monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: defects.append(error))
-    with running("plan"), running("within"):
+    with logged_step("plan"), logged_step("within"):
         pass
     capsys.readouterr()
     hook = sys.excepthook
@@ -143,7 +143,7 @@ def test_a_components_lines_are_whole_whatever_they_hold(monkeypatch: pytest.Mon
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    with pytest.raises(DataError), running("plan"):
+    with pytest.raises(DataError), logged_step("plan"):
         raise DataError("/x/\udce9: is da\nmaged, 文")
     _, failure = raw.getvalue().decode(encoding).splitlines()
     assert failure.startswith('{"error": "is da maged, ')
@@ -162,12 +162,12 @@ def test_a_log_that_cannot_be_written_is_no_reason_to_fail(monkeypatch: pytest.M
 
     for stream in (None, closed, Full()):
         monkeypatch.setattr(sys, "stdout", stream)
-        with running("plan"):
+        with logged_step("plan"):
             pass
 
 
 def test_a_defect_is_left_to_its_traceback(lines: Callable[[], list[dict[str, Any]]]):
-    with pytest.raises(ZeroDivisionError), running("finish"):
+    with pytest.raises(ZeroDivisionError), logged_step("finish"):
         _ = 1 / 0
     assert [line["driftline"] for line in lines()] == ["start"]
 
@@ -246,7 +246,7 @@ def test_anything_else_is_no_skipped_run_s(content: bytes):
 
 def test_a_skipped_step_hands_it_on_and_ends_well(tmp_path: Path, lines: Callable[[], list[dict[str, Any]]]):
     places = [str(tmp_path / name) for name in ("plan.json", "deep/witness.npy")]
-    with running("plan", hands_on=places):
+    with logged_step("plan", outputs=places):
         raise Skipped("current /x: the window is empty", {"run": {"id": "1"}})
     assert [(line["driftline"], line.get("skipped")) for line in lines()] == [
         ("start", None),
@@ -260,41 +260,13 @@ def test_a_skipped_step_hands_it_on_and_ends_well(tmp_path: Path, lines: Callabl
 
 def test_a_step_that_goes_well_hands_no_mark_on(tmp_path: Path):
     place = tmp_path / "plan.json"
-    with running("plan", hands_on=[str(place)]):
+    with logged_step("plan", outputs=[str(place)]):
         pass
-    with pytest.raises(DataError), running("plan", hands_on=[str(place)]):
+    with pytest.raises(DataError), logged_step("plan", outputs=[str(place)]):
         raise DataError("/x: is damaged")
     assert not place.exists()
 
 
 @given(st.integers(1, MAX_TASKS))
 def test_each_task_of_a_fan_out_is_an_item(tasks: int):
-    check_tasks(tasks)
     assert shares(tasks) == [{"task": task, "tasks": tasks} for task in range(tasks)]
-
-
-@pytest.mark.parametrize(
-    ("tasks", "message"),
-    [
-        (0, "tasks: expected from 1 to 200, got 0"),
-        (201, "tasks: expected from 1 to 200, got 201"),
-        (8.5, "tasks: expected a whole number, got 8.5"),
-        (float("nan"), "tasks: expected a whole number, got nan"),
-        (float("inf"), "tasks: expected a whole number, got inf"),
-    ],
-)
-def test_tasks_that_cannot_be_fanned_out_to(tasks: Any, message: str):
-    with pytest.raises(UsageError) as caught:
-        check_tasks(tasks)
-    assert str(caught.value) == message
-
-
-@given(st.integers(-(2**63), 2**63))
-def test_whole_numbers_are_taken_however_they_are_written(whole: int):
-    check_whole(number=whole, same=float(whole))
-
-
-@given(st.integers(-(2**40), 2**40), st.floats(0.001, 0.999))
-def test_parts_are_refused(whole: int, part: float):
-    with pytest.raises(UsageError, match=r"\Anumber: expected a whole number, got -?\d+\.\d+\Z"):
-        check_whole(good=1, number=whole + part)

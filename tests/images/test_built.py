@@ -112,7 +112,7 @@ class TestEmbedImage:
     def test_the_archive(self, container: Container, objects: list[Object], broker: str, tmp_path: Path) -> None:
         texts = {f"archived-{key}": text for key, text in TEXTS.items()}
         tmp_path.chmod(0o777)  # a volume that the image's user may write to
-        one = trial(objects, "archive", BOOTSTRAP_SERVERS=broker, OUT="/archive", MAX_DELAY="0.1")
+        one = trial(objects, "archive", BOOTSTRAP_SERVERS=broker, OUT="/archive", MAX_DELAY_S="0.1")
         arguments = [*one.arguments, "--index-dir=/tmp/index"]
         with container.running(arguments, one.environment, {tmp_path: "/archive"}) as process:
             await_ready(process, one)

@@ -8,8 +8,17 @@ from collections.abc import Sequence
 import click
 import pytest
 
-from driftline.serving.commands.group import NAMES, command
+from driftline.serving.__main__ import serving
+from driftline.serving.commands.group import COMMANDS
 from tests.manifests.objects import Object, environment, named, pod_of
+
+
+def command(name: str) -> click.Command:
+    """One of the commands, its options' variables named."""
+    found = serving.get_command(click.Context(serving), name)
+    assert found is not None
+    return found
+
 
 COMPONENTS = ("serve", "stream", "archive", "monitor")
 
@@ -71,7 +80,7 @@ def test_a_missing_setting_would_be_seen(base: list[Object], component: str, mon
 
 
 def test_every_long_running_command_has_a_pod() -> None:
-    assert {*COMPONENTS, "dead-letters"} == set(NAMES)
+    assert {*COMPONENTS, "dead-letters"} == set(COMMANDS)
 
 
 def test_a_variable_that_no_option_has_would_be_seen(base: list[Object]) -> None:

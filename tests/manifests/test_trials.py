@@ -45,7 +45,7 @@ def test_the_stream_worker(base: list[Object], broker: str, model_folder: Path) 
 def test_the_archive(base: list[Object], broker: str, tmp_path: Path) -> None:
     texts = {f"archived-{key}": text for key, text in TEXTS.items()}
     out, index = tmp_path / "archive", tmp_path / "index"
-    one = trial(base, "archive", BOOTSTRAP_SERVERS=broker, OUT=str(out), MAX_DELAY="0.1")
+    one = trial(base, "archive", BOOTSTRAP_SERVERS=broker, OUT=str(out), MAX_DELAY_S="0.1")
     one.arguments.append(f"--index-dir={index}")
     with running(one) as process:
         assert status(one.probes["liveness"]) == 200

@@ -104,7 +104,7 @@ def test_golden_drift_pipeline_runs_here_and_gives_the_librarys_numbers(tmp_path
     expected = two_sample_test(z[:300], z[300:], permutations=99, seed=5)
     assert result["statistic"] == pytest.approx(expected.statistic, rel=1e-4)
     assert result["p_value"] == expected.p_value
-    assert result["kernels"][result["leading"]]["gamma"] == pytest.approx(expected.gamma, rel=1e-9)
+    assert result["kernels"][result["leading_kernel"]]["gamma"] == pytest.approx(expected.gamma, rel=1e-9)
     assert len(read_json(str(next((tmp_path / "out" / "history").iterdir())))) > 5
     assert "<script" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert not list((tmp_path / "out" / "work").rglob("*.parquet"))

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from driftline.components.errors import DataError
-from driftline.components.steps import LOGGER, StepClock, running
+from driftline.components.steps import LOGGER, StepClock, logged_step
 from driftline.pipelines import console
 from driftline.pipelines.console import Display, following
 
@@ -122,9 +122,9 @@ def test_steps_of_this_process_are_followed_for_the_length_of_the_block(screen):
     before = LOGGER.level, LOGGER.propagate, list(LOGGER.handlers)
     with following(Display("embed", ("plan", "embed"))):
         assert LOGGER.isEnabledFor(logging.INFO)
-        with running("plan"):
+        with logged_step("plan"):
             pass
-        with pytest.raises(DataError), running("embed", 1, 2):
+        with pytest.raises(DataError), logged_step("embed", 1, 2):
             raise DataError("no")
     assert (LOGGER.level, LOGGER.propagate, list(LOGGER.handlers)) == before
     StepClock("finish").log("start")
@@ -135,7 +135,7 @@ def test_steps_of_this_process_are_followed_for_the_length_of_the_block(screen):
 
 def test_what_a_step_warns_of_is_shown_as_it_is(screen):
     file = screen(False)
-    with following(Display("embed", ("plan",))), running("plan"):
+    with following(Display("embed", ("plan",))), logged_step("plan"):
         LOGGER.warning("%s: cannot be read [%s]; it is made anew", "/x", "red")
     lines = file.getvalue().splitlines()
     assert lines[0] == "/x: cannot be read [red]; it is made anew"

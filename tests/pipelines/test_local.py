@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.components.errors import DataError, UsageError
-from driftline.components.steps import running
+from driftline.components.steps import logged_step
 from driftline.pipelines import local
 from driftline.pipelines.local import PipelineFailed, progress_records, run_pipeline, task_name
 from tests.support.command import processes
@@ -182,7 +182,7 @@ def test_a_line_that_is_not_utf8_is_logged_as_it_is(tmp_path, acting):
 
 def test_marks_are_what_steps_write(caplog):
     caplog.set_level("INFO", logger="driftline")
-    with pytest.raises(DataError), running("fit", 1, 3) as clock:  # noqa: PT012
+    with pytest.raises(DataError), logged_step("fit", 1, 3) as clock:  # noqa: PT012
         clock.log("progress", note="{}")
         raise DataError("/x: no {}")
     assert all(local.MARK.match(line) for line in caplog.messages)

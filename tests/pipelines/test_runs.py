@@ -179,9 +179,9 @@ def test_backfill_settings_are_the_pipelines_parameters_and_the_command_s_option
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in expected.items()}
     assert {name: declared[name] for name in in_form} == {name: plain[name] for name in in_form}
 
-    from driftline.pipelines import cli
+    from driftline.pipelines.commands.embed import embed
 
-    typed = cli.embed.make_context("embed", ["texts.csv", "--model", "m", "--out", "o"]).params
+    typed = embed.make_context("embed", ["texts.csv", "--model", "m", "--out", "o"]).params
     options = {IN_PIPELINES.get(name, name): value for name, value in typed.items()}
     # All is one task on this machine.
     assert options.keys() - {"inputs", "model", "output_folder", "as_json"} == expected.keys() - {"embed_tasks"}

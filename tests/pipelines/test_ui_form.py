@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from driftline.components.drift_settings import DriftSettings
-from driftline.components.embedding.backfill.settings import DTYPES, WHEN_EMPTY, BackfillSettings
+from driftline.components.embedding.backfill.settings import BackfillSettings
 from driftline.components.errors import UsageError
 from driftline.pipelines.catalogue import PIPELINES
 from driftline.pipelines.choices import CHOICES
@@ -198,11 +198,6 @@ def test_select_boxes_offer_what_is_taken_and_nothing_else(name: str) -> None:
             for wrong in {"exact", "Skip", "none", "float64", "rbf", "compare", f"{box.text}x"} - {*box.options}:
                 with pytest.raises(UsageError, match=f"^{key}: "):
                     settings_of(name, {key: wrong})
-
-
-def test_the_words_are_those_of_the_settings() -> None:
-    assert CHOICES["backfill"]["output_dtype"] == DTYPES
-    assert CHOICES["backfill"]["window_when_empty"] == WHEN_EMPTY
 
 
 # What the UI says of a pipeline, on a card that does not scroll.

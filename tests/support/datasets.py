@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from driftline.components.storage.dataset.manifest import Manifest
-from driftline.components.storage.dataset.reader import write_manifest, write_shard
+from driftline.components.storage.dataset.writer import write_manifest, write_shard
 from driftline.components.storage.objects.store import join
 
 

@@ -8,11 +8,9 @@ from pathlib import Path
 import click
 import pytest
 
-from driftline.components.command_line import run_command
-from driftline.pipelines.commands.runs import runs
-from driftline.pipelines.commands.schedule import schedule
-from driftline.pipelines.commands.submit import submit
-from driftline.serving.commands.group import ServingCommands
+from driftline.components.command_line.ending import run_command
+from driftline.components.command_line.group import LazyGroup
+from driftline.pipelines.cli import COMMANDS
 from tests.support.kubeflow_double import KubeflowDouble
 
 PIPELINE = """\
@@ -48,13 +46,9 @@ VARIABLES = (
 )  # fmt: skip
 
 
-@click.group(cls=ServingCommands)
+@click.group(cls=LazyGroup, lazy={name: COMMANDS[name] for name in ("submit", "schedule", "runs")})
 def cli() -> None:
     pass
-
-
-for _command in (submit, schedule, runs):
-    cli.add_command(_command)
 
 
 @dataclass(frozen=True)

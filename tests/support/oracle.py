@@ -9,9 +9,9 @@ from driftline.components.kernel.theory.families import Kernel
 from driftline.components.kernel.theory.permutations import Bins, labels
 
 # Of γ times the square of the distance, Euclidean or L1, or of γ times the inner product.
-_PROFILES = {
+_FUNCTIONS = {
     "rbf": lambda u: np.exp(-u),
-    "laplace": lambda u: np.exp(-np.sqrt(u)),
+    "laplace-l2": lambda u: np.exp(-np.sqrt(u)),
     "laplace-l1": lambda u: np.exp(-np.sqrt(u)),
     "imq": lambda u: (1 + u) ** -0.5,
     "rq": lambda u: 1 / (1 + u),
@@ -20,9 +20,9 @@ _PROFILES = {
 }
 
 
-def profile(name: str, u: np.ndarray) -> np.ndarray:
+def function(name: str, u: np.ndarray) -> np.ndarray:
     """Return f(u) of a kernel's family."""
-    return _PROFILES[name](u)
+    return _FUNCTIONS[name](u)
 
 
 def argument(name: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -37,7 +37,7 @@ def argument(name: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def gram(z: np.ndarray, kernel: Kernel) -> np.ndarray:
     """Return the kernel matrix (N, N) from differences of vectors, its diagonal 0."""
     z = np.asarray(z, np.float64)
-    values = profile(kernel.name, kernel.gamma * argument(kernel.name, z, z))
+    values = function(kernel.name, kernel.gamma * argument(kernel.name, z, z))
     np.fill_diagonal(values, 0.0)
     return values
 
@@ -48,7 +48,7 @@ def rbf_gram(z: np.ndarray, gamma: float) -> np.ndarray:
 
 
 def row_labels(seed: int, permutations: int, n: int, m: int) -> np.ndarray:
-    """Return the labels of rows, (n + m, 1 + B), as relabelling whole bins gives them."""
+    """Return the labels of rows, (n + m, 1 + B), as permuting whole bins gives them."""
     bins = Bins.of(n, m)
     whole = labels(seed, bins.cuts(seed, permutations), bins.reference, 0, bins.reference + bins.current)
     rest = [np.full((size % bins.rows, 1 + permutations), side, np.int8) for size, side in ((n, 1), (m, 0))]

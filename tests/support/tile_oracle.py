@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from driftline.components.kernel.theory.families import Kernel
-from tests.support.oracle import argument, profile
+from tests.support.oracle import argument, function
 
 
 def tile_values(x: np.ndarray, y: np.ndarray, kernel: Kernel) -> np.ndarray:
     """Return k(x_i, y_j), (len(x), len(y)) float64, distances from differences of vectors."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    return profile(kernel.name, kernel.gamma * argument(kernel.name, x, y))
+    return function(kernel.name, kernel.gamma * argument(kernel.name, x, y))
 
 
 def tile_oracle(

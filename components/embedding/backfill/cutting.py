@@ -15,8 +15,8 @@ ROWS_PER_SHARD: Final = 50_000
 BYTES_PER_SHARD: Final = 64 << 20
 """UTF-8 bytes of texts in a shard, so that long texts do not make shards that take hours."""
 
-# A run of rows that holds no wanted text, shorter than this, is read and dropped rather than cut out: the plan stays
-# small however the wanted texts are spread.
+# A run of rows that holds no text to embed, shorter than this, is read and dropped rather than cut out: the plan stays
+# small however the texts to embed are spread.
 _GAP_ROWS: Final = 65_536
 
 
@@ -30,12 +30,12 @@ class Piece(Protocol):
 
     @property
     def rows(self) -> int:
-        """How many rows."""
+        """The number of rows."""
         ...
 
     @property
     def texts(self) -> int:
-        """How many of them hold a text that is kept."""
+        """The number of them that hold a text that is kept."""
         ...
 
     @property
@@ -46,14 +46,14 @@ class Piece(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Wanted texts of one source that follow one another.
+    """Texts to embed, of one source, that follow one another.
 
     Attributes:
         source: the source's place in the plan.
         start: the first row to read.
         rows: how many rows to read.
-        skip: wanted texts among them that belong to the shard before.
-        texts: wanted texts to take after those.
+        skip: texts to embed among them that belong to the shard before.
+        texts: how many to take after those.
         before: kept texts of the source before `start`.
     """
 
@@ -67,26 +67,26 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class ShardWork:
-    """What one shard is made of.
+    """The texts of one shard.
 
     Attributes:
         slices: its texts, in the order of the sources.
         texts: how many, at least 1.
         bytes: their UTF-8 bytes; estimated where a piece is cut in two.
-        wanted: identity of the texts picked from the slices; empty where all kept texts are taken.
+        changed: identity of the new and changed texts, in an incremental run; empty where all kept texts are taken.
     """
 
     slices: tuple[Slice, ...]
     texts: int
     bytes: int
-    wanted: str = ""
+    changed: str = ""
 
 
 def cut(
     sources: Sequence[Sequence[Piece]],
     rows_per_shard: int,
     bytes_per_shard: int = BYTES_PER_SHARD,
-    wanted: Sequence[Sequence[int]] | None = None,
+    counts: Sequence[Sequence[int]] | None = None,
 ) -> tuple[ShardWork, ...]:
     """Cut texts into shards, keeping their order; a shard may span files, and none is empty.
 
@@ -97,7 +97,7 @@ def cut(
         sources: the pieces of each source, in order.
         rows_per_shard: texts in a shard at most.
         bytes_per_shard: UTF-8 bytes in a shard at most.
-        wanted: how many of each piece's kept texts are wanted; all by default.
+        counts: how many of each piece's kept texts are to be embedded; all by default.
 
     Raises:
         UsageError: fewer than one row or byte a shard.
@@ -114,7 +114,7 @@ def cut(
     for source, pieces in enumerate(sources):
         before = 0
         for number, piece in enumerate(pieces):
-            count = piece.texts if wanted is None else wanted[source][number]
+            count = piece.texts if counts is None else counts[source][number]
             taken = 0
             while taken < count:
                 part = min(rows_per_shard - texts, count - taken)

@@ -1,4 +1,4 @@
-"""What an incremental run has to do: which texts are new, which rows of the dataset are to be left out.
+"""An incremental run's work: which texts are new or changed, which rows of the dataset are to be left out.
 
 Ids and texts are compared by their BLAKE2b digests, of 128 and 64 bits: no dataset is large enough for two to agree by
 chance. Memory: 56 bytes for each text of the input at most, and 16 for each row of the dataset that the input names
@@ -10,26 +10,26 @@ too; the dataset itself is streamed.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from driftline.components.errors import DataError
-from driftline.components.storage.dataset.deletion_vectors import read_deletes
+from driftline.components.embedding.backfill.cutting import ShardWork, Slice
+from driftline.components.errors import DAMAGED_ARCHIVE, DataError
+from driftline.components.storage.dataset.deletion_vectors import read_deletion_vectors
 from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.objects.store import create, exists, read_bytes
 from driftline.components.storage.texts.arrow_types import type_from_name, type_name
-from driftline.components.storage.texts.reading import (
-    TextColumns,
-    TextSelection,
-    TextSource,
-    read_texts,
-    read_tombstones,
-)
+from driftline.components.storage.texts.reading import TextSource, read_texts, read_tombstones
+from driftline.components.storage.texts.rows import TextColumns
+from driftline.components.storage.texts.selection import TextSelection
 
 _ID_BYTES: Final = 16
 _TEXT_BYTES: Final = 8
@@ -40,17 +40,17 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Changes:
-    """What sets an input apart from a dataset.
+    """The differences between an input and a dataset.
 
     Attributes:
-        wanted: for each source whether each of its kept texts is to be embedded: its id is new, or its text changed.
+        changed: for each source whether each of its kept texts is to be embedded: its id is new, or its text changed.
         deletes: for each shard all rows to leave out, those left out before included, ascending.
         replaced: rows to leave out from now on since their texts changed.
         removed: rows to leave out from now on since the input holds their ids with a null text.
         unknown: ids with a null text that the dataset does not have.
     """
 
-    wanted: list[NDArray[np.bool_]]
+    changed: list[NDArray[np.bool_]]
     deletes: dict[str, Rows]
     replaced: int
     removed: int
@@ -78,15 +78,15 @@ def compare(
     kept = len(texts)
     order = np.argsort(ids, kind="stable")
     ids = ids[order]
-    wanted = np.ones(kept, np.bool_)
+    changed = np.ones(kept, np.bool_)
     rows, places = _named(dataset, ids, order)
     removed = rows[places >= kept]
     rows, places = rows[places < kept], places[places < kept]
     same = _texts_of(dataset, rows) == texts[places]
-    wanted[places[same]] = False
+    changed[places[same]] = False
     replaced = rows[~same]
     return Changes(
-        wanted=np.split(wanted, np.cumsum([source.texts for source in sources])[:-1]),
+        changed=np.split(changed, np.cumsum([source.texts for source in sources])[:-1]),
         deletes=_left_out(dataset, np.sort(np.concatenate([removed, replaced]))),
         replaced=len(replaced),
         removed=len(removed),
@@ -153,7 +153,7 @@ def _texts_of(dataset: EmbeddingsDataset, rows: Rows) -> NDArray[np.uint64]:
 
 def _left_out(dataset: EmbeddingsDataset, rows: Rows) -> dict[str, Rows]:
     """Add some of the dataset's rows to those that are left out already, as rows of shards."""
-    before = read_deletes(dataset.uri, dataset.manifest)
+    before = read_deletion_vectors(dataset.uri, dataset.manifest)
     found: dict[str, Rows] = {}
     first = 0
     for shard in dataset.manifest.shards:
@@ -167,6 +167,74 @@ def _left_out(dataset: EmbeddingsDataset, rows: Rows) -> dict[str, Rows]:
             found[shard.name] = np.sort(np.concatenate([out, stored]))
         first = after
     return found
+
+
+class ChangedTexts:
+    """The texts of each source that an incremental run embeds: a bit for each kept text, in one file beside the plan.
+
+    Memory: 8 bytes a changed text.
+
+    Args:
+        masks: for each source whether each of its kept texts, in order, is new or changed.
+    """
+
+    def __init__(self, masks: Sequence[NDArray[np.bool_]]) -> None:
+        self._lengths = [len(mask) for mask in masks]
+        self._places: list[NDArray[np.int64]] = [np.flatnonzero(mask) for mask in masks]
+
+    def of(self, piece: Slice) -> NDArray[np.int64]:
+        """Return the numbers of a slice's texts among the kept texts of its rows, from 0, ascending."""
+        places = self._places[piece.source]
+        first = int(np.searchsorted(places, piece.before)) + piece.skip
+        return places[first : first + piece.texts] - piece.before
+
+    def counts(self, source: int, kept: Sequence[int]) -> list[int]:
+        """Return how many there are in each of consecutive runs of so many kept texts of a source."""
+        ends = np.cumsum([0, *kept])
+        return np.diff(np.searchsorted(self._places[source], ends)).tolist()
+
+    def marked(self, work: ShardWork) -> ShardWork:
+        """Return a shard's work with the identity of its changed texts."""
+        return dataclasses.replace(work, changed=self._digest(work))
+
+    def check(self, work: ShardWork, place: str) -> None:
+        """Raise DataError unless a shard's changed texts are those that were planned."""
+        if self._digest(work) != work.changed:
+            raise DataError(f"{place}: is not what was planned; run the backfill again")
+
+    def _digest(self, work: ShardWork) -> str:
+        digest = hashlib.sha256()
+        for piece in work.slices:
+            digest.update(self.of(piece).astype("<i8").tobytes())
+        return digest.hexdigest()[:32]
+
+    def write(self, uri: str) -> None:
+        """Write the bits to a file."""
+        masks: dict[str, NDArray[np.uint8]] = {}
+        for number, (places, length) in enumerate(zip(self._places, self._lengths, strict=True)):
+            mask = np.zeros(length, np.bool_)
+            mask[places] = True
+            masks[f"{number:08d}"] = np.packbits(mask)
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **masks)
+        with create(uri) as handle:
+            handle.write(content.getvalue())
+
+    @classmethod
+    def read(cls, uri: str) -> Self:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            DataError: it is gone or damaged.
+            StorageError: it cannot be read.
+        """
+        if not exists(uri):
+            raise DataError(f"{uri}: has been removed, as a run that finishes does; run the backfill again")
+        try:
+            with np.load(io.BytesIO(read_bytes(uri)), allow_pickle=False) as file:
+                return cls([np.unpackbits(file[name]).astype(np.bool_) for name in sorted(file.files)])
+        except DAMAGED_ARCHIVE as error:
+            raise DataError(f"{uri}: is damaged ({error}); run the backfill again") from error
 
 
 def carried_columns(dataset: EmbeddingsDataset, sources: Sequence[TextSource]) -> tuple[tuple[str, str], ...]:

@@ -15,32 +15,18 @@ from typing import Final
 import pyarrow as pa
 
 from driftline.components.embedding.backfill.cutting import (
-    BYTES_PER_SHARD,
-    ROWS_PER_SHARD,
     ShardWork,
-    Slice,
     balance,
-    cut,
 )
 from driftline.components.embedding.backfill.settings import BackfillSettings, DType
 from driftline.components.embedding.encoding.settings import EncoderSettings
-from driftline.components.storage.dataset.manifest import Manifest, Shard
+from driftline.components.storage.dataset.manifest import MANIFEST_NAME, Manifest, Shard
 from driftline.components.storage.objects.store import FileInfo, join
 from driftline.components.storage.texts.arrow_types import type_from_name
-from driftline.components.storage.texts.reading import TextColumns, TextCounts, TextPiece, TextSelection, TextSource
-
-__all__ = [
-    "BYTES_PER_SHARD",
-    "ROWS_PER_SHARD",
-    "BackfillPlan",
-    "DType",
-    "Previous",
-    "ShardWork",
-    "Slice",
-    "cut",
-    "merged_pieces",
-    "with_settings",
-]
+from driftline.components.storage.texts.reading import TextPiece, TextSource
+from driftline.components.storage.texts.rows import TextColumns
+from driftline.components.storage.texts.rules import TextCounts
+from driftline.components.storage.texts.selection import TextSelection
 
 WORK_FOLDER: Final = "_work"
 """Folder beside the shards for what a run needs until it has finished: chunks, records of shards."""
@@ -69,7 +55,7 @@ class Previous:
 
 @dataclass(frozen=True, slots=True)
 class BackfillPlan:
-    """What every task of a backfill needs to know.
+    """A whole backfill, as every task needs to know it.
 
     Its JSON has a few hundred bytes for each shard and each file, whatever the number of rows.
 
@@ -86,7 +72,7 @@ class BackfillPlan:
         tasks: tasks that share the shards.
         first: number of the first shard in the dataset.
         previous: the dataset that the run adds to; None where it writes a whole one.
-        wanted: file that says which texts are wanted, in an incremental run; empty otherwise.
+        changed: file that says which texts are new or changed, in an incremental run; empty otherwise.
         run: a name for the run that no other has.
         seconds: how long planning took.
     """
@@ -103,13 +89,13 @@ class BackfillPlan:
     tasks: int = 1
     first: int = 0
     previous: Previous | None = None
-    wanted: str = ""
+    changed: str = ""
     run: str = ""
     seconds: float = 0.0
 
     @property
     def encoder(self) -> EncoderSettings:
-        """What decides the vectors."""
+        """The settings that decide the vectors."""
         return self.settings.encoder
 
     @property
@@ -129,7 +115,7 @@ class BackfillPlan:
 
     @property
     def counts(self) -> TextCounts:
-        """What the rules and the selection made of the rows of all sources."""
+        """Counts of the rows of all sources, by what the rules and the selection made of them."""
         return sum((source.counts for source in self.sources), TextCounts())
 
     @property
@@ -166,14 +152,28 @@ class BackfillPlan:
             self.encoder.identity(),
             self.dtype,
         ]
-        canonical = json.dumps([content, work.wanted, settings], sort_keys=True)
+        canonical = json.dumps([content, work.changed, settings], sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def report_place(self, task: int) -> str:
-        """Return the URI of what a task tells the last step."""
-        return self.work_place("reports", f"{self.run}-{task:05d}.json")
+    @property
+    def manifest_uri(self) -> str:
+        """URI of the dataset's manifest, whether it is there yet or not."""
+        return join(self.out, MANIFEST_NAME)
 
-    def work_place(self, *parts: str) -> str:
+    @property
+    def withdrawn_uri(self) -> str:
+        """URI of the manifest of a dataset that this run replaces, put aside."""
+        return self.work_uri(MANIFEST_NAME)
+
+    def report_uri(self, task: int) -> str:
+        """Return the URI of a task's report to the last step."""
+        return self.work_uri("reports", f"{self.run}-{task:05d}.json")
+
+    def record_uri(self, key: str) -> str:
+        """Return the URI of a finished shard's record, kept until the run has finished."""
+        return self.work_uri(f"{key}.json")
+
+    def work_uri(self, *parts: str) -> str:
         """Return the URI of something in the work folder."""
         return join(self.out, WORK_FOLDER, *parts)
 
@@ -196,17 +196,3 @@ def merged_pieces(source: TextSource, starts: Sequence[int]) -> TextSource:
                 last, rows=last.rows + piece.rows, texts=last.texts + piece.texts, bytes=last.bytes + piece.bytes
             )
     return dataclasses.replace(source, pieces=tuple(merged))
-
-
-def with_settings(revision: str, encoder: EncoderSettings) -> str:
-    """Return the revision of vectors: the model's and, where they are not the defaults, the encoder's settings.
-
-    `sha256:0123456789abcdef;prompt=query`, for example.
-    """
-    defaults = EncoderSettings()
-    changed = [
-        f";{field.name}={getattr(encoder, field.name)}"
-        for field in dataclasses.fields(encoder)
-        if getattr(encoder, field.name) != getattr(defaults, field.name)
-    ]
-    return revision + "".join(changed)

@@ -1,4 +1,4 @@
-"""What the backfill's tasks tell each other and the user: shards, tasks, numbers."""
+"""Reports of the backfill's shards and tasks, and the numbers that the user sees."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATUS: Final = "Status"
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What it took to make a shard.
+    """The work that a shard took.
 
     Attributes:
         texts: its rows.
@@ -38,7 +38,7 @@ class ShardReport:
         shard: its name, rows, size and checksum.
         dimension: length of a vector; 0 where that is not known.
         normalized: whether vectors have length 1.
-        encoded: what it took, in this run; None where the shard was finished by an earlier one.
+        encoded: the work, in this run; None where the shard was finished by an earlier one.
     """
 
     shard: Shard
@@ -49,7 +49,7 @@ class ShardReport:
 
 @dataclass(frozen=True, slots=True)
 class TaskReport:
-    """What one embedding task found and made.
+    """An embedding task's share: shards that it found, shards that it made.
 
     Attributes:
         shards: the shards of its share, each with its number.
@@ -62,21 +62,21 @@ class TaskReport:
     seconds: float
 
 
-def counted(known: BackfillPlan, manifest: Manifest, reports: Sequence[TaskReport]) -> dict[str, float]:
+def counted(plan: BackfillPlan, manifest: Manifest, reports: Sequence[TaskReport]) -> dict[str, float]:
     """Return all numbers that a finished backfill is judged by.
 
     Rate and cost are those of the tasks that reported: what a task that was killed had done, and the time it took,
     are left out of both.
 
     Args:
-        known: the plan.
+        plan: the plan.
         manifest: of the finished dataset.
         reports: of all tasks.
     """
     encoded = [entry.encoded for report in reports for _, entry in report.shards if entry.encoded is not None]
     seconds = sum(report.seconds for report in reports)
     rows = sum(report.rows for report in reports)
-    counts, previous, hourly_price = known.counts, known.previous, known.settings.hourly_price
+    counts, previous, hourly_price = plan.counts, plan.previous, plan.settings.hourly_price
     numbers = {
         "texts": manifest.rows,
         "texts_encoded": sum(entry.texts for entry in encoded),
@@ -101,7 +101,7 @@ def counted(known: BackfillPlan, manifest: Manifest, reports: Sequence[TaskRepor
     return {name: float(value) for name, value in numbers.items()}
 
 
-def metrics(known: BackfillPlan, counts: Mapping[str, float]) -> dict[str, float | str]:
+def metrics(plan: BackfillPlan, counts: Mapping[str, float]) -> dict[str, float | str]:
     """Return what Kubeflow shows of a finished backfill: at most ten, since its page has ten rows, sorted by ASCII.
 
     `left_out` are texts that the selection took and that were not embedded: empty ones, blank ones, and null ones,
@@ -109,11 +109,11 @@ def metrics(known: BackfillPlan, counts: Mapping[str, float]) -> dict[str, float
     rate. Measured numbers have four digits: Kubeflow's store keeps six decimals.
 
     Args:
-        known: the plan.
+        plan: the plan.
         counts: all numbers.
     """
     left_out = counts["empty"] + counts["whitespace"]
-    if known.previous is None:
+    if plan.previous is None:
         left_out += counts["null"]
     shown: dict[str, float | str] = {
         STATUS: "embedded",

@@ -10,103 +10,117 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from driftline.components.checks import MAX_TASKS, REFUSE, SKIP, filled, in_pipelines
 from driftline.components.embedding.backfill.cutting import ROWS_PER_SHARD
 from driftline.components.embedding.encoding.settings import EncoderSettings, Precision, SegmentPooling
 from driftline.components.errors import UsageError
-from driftline.components.storage.dataset.manifest import DTYPES
+from driftline.components.settings import (
+    MAX_TASKS,
+    SKIP,
+    Setting,
+    check_settings,
+    filled,
+    in_pipelines,
+    option_names,
+    setting_of,
+)
 from driftline.components.storage.dataset.windows import parse_as_of, resolve_time
-from driftline.components.storage.texts.reading import TextColumns, TextSelection
-from driftline.components.storage.texts.selection import parse_condition
-from driftline.components.storage.texts.times import parse_time
+from driftline.components.storage.iso_times import parse_time
+from driftline.components.storage.texts.rows import TextColumns
+from driftline.components.storage.texts.selection import TextSelection, parse_condition
 
 DType = Literal["float32", "float16"]
-
-WHEN_EMPTY: Final = (SKIP, REFUSE)
-"""What becomes of a run whose window holds no text."""
-
-IN_PIPELINES: Final[Mapping[str, str]] = {
-    "texts": "text_files",
-    "out": "output_folder",
-    "id_column": "text_id_column",
-    "where": "text_where",
-    "strict": "text_strict",
-    "since": "window_since",
-    "until": "window_until",
-    "time_column": "window_time_column",
-    "as_of": "window_as_of",
-    "when_empty": "window_when_empty",
-    "prompt": "model_prompt",
-    "precision": "model_precision",
-    "dimension": "model_dimension",
-    "max_tokens": "model_max_tokens",
-    "segments": "model_segments",
-    "overlap": "model_segment_overlap",
-    "dtype": "output_dtype",
-    "incremental": "output_incremental",
-    "rows_per_shard": "output_rows_per_shard",
-    "tasks": "embed_tasks",
-    "profile": "encoder_profile",
-}
-"""What a pipeline's form calls settings that have shorter names in a library or on a command line."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackfillSettings:
     """The settings of a backfill, by the names of the pipeline's parameters.
 
-    Attributes:
-        text_column: column that holds the texts.
-        text_id_column: column that holds their ids.
-        text_where: conditions that must all hold, as of :mod:`driftline.components.storage.texts.selection`.
-        text_strict: whether to refuse bad texts rather than to count them.
-        window_since: take texts from this time on, absolute or relative to `window_as_of`; empty for all.
-        window_until: take texts before this time; empty for all.
-        window_time_column: column that both look at.
-        window_as_of: the moment that relative times are of; empty for now.
-        window_when_empty: what becomes of a run whose window holds no text, skip or refuse. A run without a window, to
-            which more waiting brings no texts, is always refused.
-        model_prompt: name of one of the model's prompts; empty for its default.
-        model_precision: number type of the forward pass; auto is float32 on a CPU and float16 on a GPU.
-        model_dimension: leading numbers of a Matryoshka model's vectors to keep; 0 for all.
-        model_max_tokens: tokens of a text that are looked at; 0 for the model's maximum.
-        model_segments: what becomes of a longer text: it is cut, or embedded by windows pooled by mean or max.
-        model_segment_overlap: tokens that neighbouring windows share; 0 for an eighth of one.
-        model_cache: local folder in which models from gs:// are kept; empty for none.
-        output_dtype: number type of the stored vectors.
-        output_incremental: whether to add to the dataset that is there: new ids are embedded, those whose text changed
-            are embedded anew, those with a null text are deleted, all others stay. Where there is none, a whole one is
-            made.
-        output_rows_per_shard: texts in a shard at most.
-        embed_tasks: tasks to share the shards among; no more are made than there are shards.
-        encoder_profile: file of what was measured to be fastest on such machines; empty for none.
-        hourly_price: of one task's machine, in any currency, for the cost of a million texts; 0 to leave it out.
+    A run without a window, to which more waiting brings no texts, is refused where it finds none, whatever
+    `window_when_empty`.
     """
 
-    text_column: str = "text"
-    text_id_column: str = "id"
-    text_where: tuple[str, ...] = ()
-    text_strict: bool = False
-    window_since: str = ""
-    window_until: str = ""
-    window_time_column: str = "time"
-    window_as_of: str = ""
-    window_when_empty: Literal["skip", "refuse"] = SKIP
-    model_prompt: str = ""
-    model_precision: Precision = "auto"
-    model_dimension: int = 0
-    model_max_tokens: int = 0
-    model_segments: SegmentPooling = ""
-    model_segment_overlap: int = 0
-    model_cache: str = ""
-    output_dtype: DType = "float32"
-    output_incremental: bool = False
-    output_rows_per_shard: int = ROWS_PER_SHARD
-    embed_tasks: int = 8
-    encoder_profile: str = ""
-    hourly_price: float = 0.0
+    text_column: Annotated[str, Setting("Column that holds the texts", metavar="NAME")] = "text"
+    text_id_column: Annotated[str, Setting("Column that holds the texts' ids", option="id-column", metavar="NAME")] = (
+        "id"
+    )
+    text_where: Annotated[
+        tuple[str, ...],
+        Setting(
+            "Conditions that must all hold, such as 'rating >= 7' or 'category in (plot, fresh)'",
+            option="where",
+            metavar="CONDITION",
+        ),
+    ] = ()
+    text_strict: Annotated[
+        bool, Setting("Refuse texts that are null, blank or damaged instead of counting them", option="strict")
+    ] = False
+    window_since: Annotated[
+        str,
+        Setting(
+            "Take texts from this time on: a date, ISO 8601, or relative in UTC, such as -1d or -24h",
+            "all",
+            option="since",
+            metavar="TIME",
+        ),
+    ] = ""
+    window_until: Annotated[
+        str, Setting("Take texts before this time, such as today", "all", option="until", metavar="TIME")
+    ] = ""
+    window_time_column: Annotated[
+        str, Setting("Column of the times by which texts are taken", option="time-column", metavar="NAME")
+    ] = "time"
+    window_as_of: Annotated[
+        str,
+        Setting(
+            "The moment that relative times are of, an ISO 8601 date or time", "now", option="as-of", metavar="TIME"
+        ),
+    ] = ""
+    window_when_empty: Annotated[
+        Literal["skip", "refuse"],
+        Setting("What becomes of a run whose window holds no text, skip or refuse", option="when-empty"),
+    ] = SKIP
+    model_prompt: Annotated[str, setting_of(EncoderSettings, "prompt")] = ""
+    model_precision: Annotated[Precision, setting_of(EncoderSettings, "precision")] = "auto"
+    model_dimension: Annotated[int, setting_of(EncoderSettings, "dimension")] = 0
+    model_max_tokens: Annotated[int, setting_of(EncoderSettings, "max_tokens")] = 0
+    model_segments: Annotated[SegmentPooling, setting_of(EncoderSettings, "segments")] = ""
+    model_segment_overlap: Annotated[int, setting_of(EncoderSettings, "overlap")] = 0
+    model_cache: Annotated[
+        str, Setting("Folder of the node or of a volume in which models from gs:// are kept", "none", metavar="DIR")
+    ] = ""
+    output_dtype: Annotated[DType, Setting("Number type of the stored vectors, float32 or float16", option="dtype")] = (
+        "float32"
+    )
+    output_incremental: Annotated[
+        bool,
+        Setting(
+            "Add to the dataset that is there: embed new and changed texts, delete those whose text is null",
+            option="incremental",
+        ),
+    ] = False
+    output_rows_per_shard: Annotated[int, Setting("Texts in a shard at most", "50,000", least=1, option="rows-per-shard")] = (
+        ROWS_PER_SHARD
+    )
+    embed_tasks: Annotated[int, Setting("Tasks to share the shards among", least=1, most=MAX_TASKS, option="tasks")] = 8
+    encoder_profile: Annotated[
+        str,
+        Setting(
+            "What `driftline bench encode` measured on such machines, a gs:// or local file",
+            "none",
+            option="profile",
+            metavar="FILE",
+        ),
+    ] = ""
+    hourly_price: Annotated[
+        float,
+        Setting(
+            "Price of one task's machine an hour, in any currency, to tell what a million texts cost",
+            "no cost",
+            least=0,
+        ),
+    ] = 0.0
 
     @classmethod
     def of(cls, **given: Any) -> Self:
@@ -122,7 +136,7 @@ class BackfillSettings:
             name: value.strip() if isinstance(value, str) and not name.endswith("_column") else value
             for name, value in given.items()
         }
-        values = filled(cls, "a backfill", bare, whole=_WHOLE, never_zero=_NEVER_ZERO)
+        values = filled(cls, "a backfill", bare)
         values["text_where"] = texts_of("text_where", values["text_where"])
         settings = cls(**values)
         with in_pipelines(IN_PIPELINES):
@@ -139,22 +153,12 @@ class BackfillSettings:
                 "text_strict and output_incremental: one refuses the null texts by which the other deletes; choose one "
                 "of the two"
             )
-        for name, allowed in (("window_when_empty", WHEN_EMPTY), ("output_dtype", DTYPES)):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"{name}: expected {' or '.join(allowed)}, got {getattr(self, name)!r}")
         if self.model_segment_overlap and not self.model_segments:
             raise UsageError(
                 "model_segment_overlap: expected model_segments to be mean or max as well; only segments overlap"
             )
-        _ = self.encoder
-        if self.output_rows_per_shard < 1:
-            raise UsageError(
-                f"output_rows_per_shard: expected 1 or more, or 0 for {ROWS_PER_SHARD:,}, got "
-                f"{self.output_rows_per_shard}"
-            )
-        if not 1 <= self.embed_tasks <= MAX_TASKS:
-            raise UsageError(f"embed_tasks: expected from 1 to {MAX_TASKS}, got {self.embed_tasks}")
-        if not (math.isfinite(self.hourly_price) and self.hourly_price >= 0):
+        check_settings(self)
+        if math.isinf(self.hourly_price):
             raise UsageError(f"hourly_price: expected 0 or more, got {self.hourly_price}")
 
     @property
@@ -206,7 +210,9 @@ def texts_of(name: str, given: Iterable[object]) -> tuple[str, ...]:
     return tuple(items)
 
 
-_WHOLE: Final = (
-    "model_dimension", "model_max_tokens", "model_segment_overlap", "output_rows_per_shard", "embed_tasks",
-)  # fmt: skip
-_NEVER_ZERO: Final = ("output_rows_per_shard", "embed_tasks")
+IN_PIPELINES: Final[Mapping[str, str]] = {
+    "texts": "text_files",
+    "out": "output_folder",
+    **option_names(BackfillSettings),
+}
+"""What a pipeline's form calls settings that have shorter names in a library or on a command line."""

@@ -12,20 +12,55 @@ from contextlib import closing
 import numpy as np
 import pyarrow as pa
 
-from driftline.components.embedding.backfill.chunks import ChunkFolder, EncodedChunk, rows_of
-from driftline.components.embedding.backfill.deduplication import Chunk, DistinctTexts
+from driftline.components.embedding.backfill.chunks import Chunk, ChunkFolder, DistinctTexts, EncodedChunk, rows_of
+from driftline.components.embedding.backfill.incremental import ChangedTexts
 from driftline.components.embedding.backfill.plan import BackfillPlan
 from driftline.components.embedding.backfill.reports import Encoded, ShardReport
-from driftline.components.embedding.backfill.row_progress import RowProgress
 from driftline.components.embedding.backfill.shard_texts import ShardTexts
-from driftline.components.embedding.backfill.wanted import Wanted
 from driftline.components.embedding.encoding.encoder import Encoder
 from driftline.components.errors import DataError, StorageConflict
+from driftline.components.steps import StepClock
 from driftline.components.storage.dataset.manifest import Shard
-from driftline.components.storage.dataset.reader import finished_shard, write_shard
+from driftline.components.storage.dataset.shards import finished_shard
+from driftline.components.storage.dataset.writer import write_shard
 from driftline.components.storage.objects import store
 from driftline.components.storage.objects.store import FileInfo
 from driftline.components.storage.objects.values import write_value
+
+
+class RowProgress:
+    """The rows of a task's share that are done, logged as they are.
+
+    Args:
+        clock: the task's.
+        rows: all rows of the share.
+
+    Attributes:
+        embedded: rows that this task embedded.
+    """
+
+    def __init__(self, clock: StepClock, rows: int) -> None:
+        self._clock = clock
+        self._rows = rows
+        self._kept = 0
+        self.embedded = 0
+
+    def begin(self) -> None:
+        """Measure the rate from now on: encoding begins. The first time counts."""
+        self._clock.begin_rate()
+
+    def keep(self, rows: int) -> None:
+        """Count rows that need no encoding."""
+        self._kept += rows
+        self._log()
+
+    def embed(self, rows: int) -> None:
+        """Count rows that were embedded just now."""
+        self.embedded += rows
+        self._log()
+
+    def _log(self) -> None:
+        self._clock.progress(self._kept + self.embedded, self._rows, "texts", resumed=self._kept)
 
 
 class ShardEmbedding:
@@ -34,34 +69,34 @@ class ShardEmbedding:
     Memory: the vectors of the shard's distinct texts, 128 MiB of its rows, and the texts of two chunks.
 
     Args:
-        known: the plan.
+        plan: the plan.
         number: the shard's.
         encoder: the model.
-        wanted: which of the kept texts are taken, in an incremental run.
-        progress: told of every chunk.
+        changed: which of the kept texts are taken, in an incremental run.
+        progress: counts every chunk.
         seen: what was in the shard's place when it was found unfinished. Only that is written over: a task that sleeps
             while others finish the run must not undo their work.
     """
 
     def __init__(
         self,
-        known: BackfillPlan,
+        plan: BackfillPlan,
         number: int,
         encoder: Encoder,
-        wanted: Wanted | None,
+        changed: ChangedTexts | None,
         progress: RowProgress,
         seen: FileInfo | None,
     ) -> None:
-        self._known = known
+        self._plan = plan
         self._number = number
         self._encoder = encoder
         self._progress = progress
-        self._name = known.shard_name(number)
-        self._key = known.shard_key(number)
-        self._uri = store.join(known.out, self._name)
+        self._name = plan.shard_name(number)
+        self._key = plan.shard_key(number)
+        self._uri = store.join(plan.out, self._name)
         self._seen = seen
-        self._chunks = ChunkFolder(known.work_place(self._key), encoder.dimension, known.dtype)
-        self._rows = ShardTexts(known, number, wanted)
+        self._chunks = ChunkFolder(plan.work_uri(self._key), encoder.dimension, plan.dtype)
+        self._rows = ShardTexts(plan, number, changed)
         self._texts = DistinctTexts()
 
     def run(self) -> ShardReport:
@@ -87,7 +122,7 @@ class ShardEmbedding:
         )
         report = self._report(shard, encoded)
         # Before the chunks go: with its record the shard is known to be whole, whoever asks.
-        write_value(record_place(self._known, self._key), report)
+        write_value(self._plan.record_uri(self._key), report)
         self._chunks.remove()
         return report
 
@@ -114,22 +149,22 @@ class ShardEmbedding:
         with closing(self._encoder.encode_chunks(unfinished())) as encodings:
             for encoding in encodings:
                 chunk = waiting.popleft()
-                if version(self._uri) != self._seen:
+                if store.find(self._uri) != self._seen:
                     raise StorageConflict(f"{self._uri}: another task has written the shard meanwhile")
                 encoded = EncodedChunk(encoding.vectors, encoding.tokens, encoding.truncated)
                 done[chunk.number] = self._chunks.keep(chunk, encoded)
                 self._progress.embed(chunk.rows)
         # Rows after the last chunk's end repeat earlier texts.
-        self._progress.keep(self._known.shards[self._number].texts - counted)
+        self._progress.keep(self._plan.shards[self._number].texts - counted)
         return [done[number] for number in sorted(done)]
 
     def _written(self, done: list[EncodedChunk]) -> Shard:
         return write_shard(
-            self._known.out,
+            self._plan.out,
             self._name,
             self._assembled(done),
             dimension=self._encoder.dimension,
-            dtype=self._known.dtype,
+            dtype=self._plan.dtype,
             key=self._key,
             over=self._seen,
         )
@@ -151,7 +186,7 @@ class ShardEmbedding:
             yield pa.record_batch(columns)
 
     def _taken_over(self) -> ShardReport:
-        shard = finished_shard(self._known.out, self._name, self._key)
+        shard = finished_shard(self._plan.out, self._name, self._key)
         if shard is None:
             raise DataError(
                 f"{self._uri}: another run wrote there meanwhile, from other texts, another model or other settings; "
@@ -162,14 +197,3 @@ class ShardEmbedding:
 
     def _report(self, shard: Shard, encoded: Encoded | None) -> ShardReport:
         return ShardReport(shard, self._encoder.dimension, self._encoder.normalized, encoded)
-
-
-def version(uri: str) -> FileInfo | None:
-    """Describe what is at a place now, in one look; None where no file is."""
-    found = store.list_files(uri)
-    return found[0] if len(found) == 1 and found[0].uri.endswith(uri.rsplit("/", 1)[-1]) else None
-
-
-def record_place(known: BackfillPlan, key: str) -> str:
-    """Return where a finished shard's record is kept until the run has finished."""
-    return known.work_place(f"{key}.json")

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from driftline.components.embedding.backfill.plan import BackfillPlan, Slice
-from driftline.components.embedding.backfill.wanted import Wanted
+from driftline.components.embedding.backfill.cutting import Slice
+from driftline.components.embedding.backfill.incremental import ChangedTexts
+from driftline.components.embedding.backfill.plan import BackfillPlan
 from driftline.components.errors import DataError
 from driftline.components.storage.texts.reading import read_texts
 
@@ -30,16 +31,16 @@ class ShardTexts:
     Memory: 128 MiB of rows; what a shard has beyond that is read again by a second pass.
 
     Args:
-        known: the plan.
+        plan: the plan.
         number: the shard's.
-        wanted: which of the kept texts are taken, in an incremental run.
+        changed: which of the kept texts are taken, in an incremental run.
     """
 
-    def __init__(self, known: BackfillPlan, number: int, wanted: Wanted | None) -> None:
-        self._known = known
+    def __init__(self, plan: BackfillPlan, number: int, changed: ChangedTexts | None) -> None:
+        self._plan = plan
         self._number = number
-        self._wanted = wanted
-        self._schema = known.schema
+        self._changed = changed
+        self._schema = plan.schema
         self._held: list[pa.RecordBatch] | None = None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -54,7 +55,7 @@ class ShardTexts:
             return
         held: list[pa.RecordBatch] = []
         size = rows = 0
-        for piece in self._known.shards[self._number].slices:
+        for piece in self._plan.shards[self._number].slices:
             for batch in self._slice(piece):
                 rows += batch.num_rows
                 size += batch.nbytes
@@ -67,15 +68,15 @@ class ShardTexts:
             self._held = held
 
     def _slice(self, piece: Slice) -> Iterator[pa.RecordBatch]:
-        source = self._known.sources[piece.source]
-        picked = None if self._wanted is None else self._wanted.of(piece)
+        source = self._plan.sources[piece.source]
+        picked = None if self._changed is None else self._changed.of(piece)
         first = 0  # kept texts read so far
         taken = 0
         stop = piece.skip + piece.texts
         reading = read_texts(
             source,
-            self._known.columns,
-            selection=self._known.selection,
+            self._plan.columns,
+            selection=self._plan.selection,
             start=piece.start,
             rows=piece.rows,
             batch_rows=BATCH_ROWS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Generator, Iterable, Sequence
@@ -19,17 +20,11 @@ from sentence_transformers.base.modules.normalize import Normalize
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from driftline.components.embedding.encoding.batches import cut_batches
-from driftline.components.embedding.encoding.devices import cpu_threads, settled_precision
 from driftline.components.embedding.encoding.forward.engine import DTYPES, Prompted, open_engine
-from driftline.components.embedding.encoding.model_folder import check_model_folder, check_prompt
-from driftline.components.embedding.encoding.prepared import Encoding, Prepared
+from driftline.components.embedding.encoding.model import check_model_folder, check_prompt, check_weights
 from driftline.components.embedding.encoding.settings import EncoderSettings, Tuning
-from driftline.components.embedding.encoding.tokens import Tokens
-from driftline.components.embedding.encoding.weights import check_weights
+from driftline.components.embedding.encoding.text import Encoding, Prepared, Tokens, cut_batches
 from driftline.components.errors import DataError, DriftlineError, UsageError, one_line
-
-__all__ = ["Encoder", "EncoderSettings", "Encoding", "Tuning"]
 
 LOGGER: Final = logging.getLogger(__name__)
 
@@ -84,8 +79,8 @@ class Encoder:
         self.dimension: int = settings.dimension or full
         self.normalized: bool = isinstance([*model][-1], Normalize)
         self.device: str = str(model.device)
-        self.precision: str = settled_precision(settings.precision, model.device)
-        self._engine = open_engine(model, name, settings, DTYPES[self.precision], compiled=tuning.compile)
+        self.precision: str = resolved_precision(settings.precision, model.device)
+        self._engine = open_engine(model, name, settings, DTYPES[self.precision], torch_compile=tuning.compile)
         self.max_tokens: int = self._engine.max_tokens
         self.prompts: tuple[str, ...] = tuple(sorted(model.prompts))
         default = model.prompts.get(model.default_prompt_name or "")
@@ -140,7 +135,7 @@ class Encoder:
             raise DataError(f"model {name}: could not be loaded ({reason}); fetch it again or save it anew") from error
 
     def tune(self, tuning: Tuning) -> None:
-        """Change what decides the speed of the loaded model; whether it is compiled stays as it was loaded."""
+        """Change what decides the speed of the loaded model, save ``compile``, which stays as it was loaded."""
         on_cpu = self.device == "cpu"
         with self._lock:
             self._batch_tokens = tuning.batch_tokens or (_CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS)
@@ -187,7 +182,7 @@ class Encoder:
                 raise UsageError(f"prompt: model {self._name} has no prompt {prompt!r}; it has: {known}")
             self._prompted[prompt] = self._engine.prompted(self._prompt_texts[prompt])
         prompted = self._prompted[prompt]
-        return Prepared(texts, prompted.tokenize(texts), prompted.told)
+        return Prepared(texts, prompted.tokenize(texts), prompted.prompt)
 
     def encode_chunks(self, chunks: Iterable[Sequence[str]]) -> Generator[Encoding]:
         """Encode chunk after chunk of texts.
@@ -222,12 +217,11 @@ class Encoder:
         """Return the vectors of texts that were made ready; as :meth:`encode` does, and with its errors."""
         texts, tokens = prepared.texts, prepared.tokens
         vectors = self._run(prepared)
-        if self._settings.segments and len(tokens.sequences) > len(texts):
+        pooled = len(tokens.sequences) > len(texts)  # of texts in several segments
+        if pooled:
             vectors = _pooled(vectors, tokens.texts, self._settings.segments)
-        shortened = vectors.shape[1] > self.dimension
-        vectors = np.ascontiguousarray(vectors[:, : self.dimension])
-        if self.normalized and (shortened or len(tokens.sequences) > len(texts)):
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        if pooled or vectors.shape[1] > self.dimension:
+            vectors = shortened(vectors, self.dimension, normalized=self.normalized)
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             raise DataError(
@@ -297,6 +291,36 @@ class Encoder:
                 self._name, self.device, size, self._batch_tokens,
             )  # fmt: skip
         return torch.cat([self._batch(prepared, part) for part in (rows[:half], rows[half:])])
+
+
+@functools.cache
+def cpu_threads() -> int:
+    """Return the threads that PyTorch takes by itself; remembered, since an encoder's own threads change the answer."""
+    return torch.get_num_threads()
+
+
+def resolved_precision(precision: str, device: torch.device) -> str:
+    """Return the number type that a precision means on a device: auto is float32 on a CPU, float16 elsewhere."""
+    if precision != "auto":
+        return precision
+    return "float32" if device.type == "cpu" else "float16"
+
+
+def shortened(vectors: NDArray[np.float32], dimension: int, *, normalized: bool) -> NDArray[np.float32]:
+    """Return the leading numbers of vectors.
+
+    Args:
+        vectors: (n, d) float32; not changed where d is larger than `dimension`.
+        dimension: numbers to keep, at most d.
+        normalized: whether they are brought back to length 1.
+
+    Returns:
+        (n, dimension) float32.
+    """
+    front = np.ascontiguousarray(vectors[:, :dimension])
+    if normalized:
+        front /= np.maximum(np.linalg.norm(front, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return front
 
 
 def _pooled(vectors: NDArray[np.float32], texts: NDArray[np.int64], how: str) -> NDArray[np.float32]:

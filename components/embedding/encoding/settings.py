@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Final, Literal, cast, get_args
+from typing import Annotated, Final, Literal, get_args
 
 from driftline.components.errors import UsageError
+from driftline.components.settings import Setting, check_settings
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-SegmentPooling = Literal["", "mean", "max"]
+SegmentPooling = Literal["mean", "max", ""]
 
 PRECISIONS: Final = get_args(Precision)
 SEGMENT_POOLINGS: Final = get_args(SegmentPooling)
@@ -17,79 +19,73 @@ SEGMENT_POOLINGS: Final = get_args(SegmentPooling)
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
-    """What decides a model's vectors of given texts.
+    """What decides a model's vectors of given texts. Vectors are float32, whatever the precision.
 
-    Attributes:
-        prompt: name of one of the model's prompts, such as ``"document"``; empty for the model's default.
-        precision: number type of the forward pass; auto is float32 on a CPU and float16 on a GPU. (Vectors are float32
-            whatever the precision.)
-        dimension: of the vectors: the leading numbers of a Matryoshka model's, brought back to length 1 where the model
-            normalises; 0 for all.
-        max_tokens: tokens of a text that are looked at; 0 for the model's maximum, which is never exceeded.
-        segments: what becomes of a longer text: ``""`` cuts it; ``"mean"`` and ``"max"`` pool the vectors of
-            overlapping windows that cover it.
-        overlap: tokens that neighbouring windows share; 0 for an eighth of a window.
+    Of the vectors of a Matryoshka model the leading numbers are taken, and brought back to length 1 where the model
+    normalises. The model's maximum of tokens is never exceeded.
 
     Raises:
         UsageError: a value is out of range.
     """
 
-    prompt: str = ""
-    precision: Precision = "auto"
-    dimension: int = 0
-    max_tokens: int = 0
-    segments: SegmentPooling = ""
-    overlap: int = 0
+    prompt: Annotated[
+        str, Setting("Name of one of the model's prompts, such as document", "the model's default", metavar="NAME")
+    ] = ""
+    precision: Annotated[
+        Precision,
+        Setting("Number type of the model: float32, bfloat16, float16, or auto, float32 on a CPU, float16 on a GPU"),
+    ] = "auto"
+    dimension: Annotated[
+        int, Setting("Leading numbers of a Matryoshka model's vectors to keep", "all", least=0, metavar="D")
+    ] = 0
+    max_tokens: Annotated[int, Setting("Tokens of a text to look at", "the model's maximum", least=0, metavar="T")] = 0
+    segments: Annotated[
+        SegmentPooling,
+        Setting("Embed longer texts by overlapping windows, pooled by mean or max", "cutting them"),
+    ] = ""
+    overlap: Annotated[
+        int, Setting("Tokens that neighbouring windows share", "an eighth of a window", least=0, metavar="T")
+    ] = 0
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"precision: expected {', '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.segments not in SEGMENT_POOLINGS:
-            raise UsageError(f"segments: expected mean, max or nothing, got {self.segments!r}")
-        for name in ("dimension", "max_tokens", "overlap"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name}: expected 1 or more, or 0 for the model's own, got {getattr(self, name)}")
+        check_settings(self)
         if self.overlap and not self.segments:
             raise UsageError("overlap: it is that of segments; set segments to mean or max as well")
-
-    @classmethod
-    def of(
-        cls, prompt: str, precision: str, dimension: int, max_tokens: int, segments: str | None, overlap: int
-    ) -> EncoderSettings:
-        """Make settings of plain values, as commands and pipelines have them; None for no segments.
-
-        Raises:
-            UsageError: a value is out of range.
-        """
-        return cls(
-            prompt, cast("Precision", precision), dimension, max_tokens, cast("SegmentPooling", segments or ""), overlap
-        )
 
     def identity(self) -> str:
         """Return the settings as a string that two encoders share only where they give the same vectors."""
         return json.dumps([self.prompt, self.precision, self.dimension, self.max_tokens, self.segments, self.overlap])
+
+    def vector_revision(self, model_revision: str) -> str:
+        """Return the revision of vectors: the model's and, where they are not the defaults, these settings.
+
+        `sha256:0123456789abcdef;prompt=query`, for example. Vectors compare only where their revisions are equal.
+
+        Args:
+            model_revision: identity of the model's content.
+        """
+        changed = [
+            f";{field.name}={getattr(self, field.name)}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+        return model_revision + "".join(changed)
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
     """What decides an encoder's speed on one machine. Vectors differ by rounding alone.
 
-    Attributes:
-        batch_tokens: tokens of a forward pass; 0 for 2,048 on a CPU and 16,384 on a GPU.
-        streams: forward passes at a time, on a CPU; 0 for one a thread.
-        threads: CPU threads of all streams together; 0 for PyTorch's own choice.
-        compile: whether `torch.compile` translates the model; needs a C++ compiler on a CPU, Triton on a GPU.
-
     Raises:
         UsageError: a value is out of range.
     """
 
-    batch_tokens: int = 0
-    streams: int = 0
-    threads: int = 0
-    compile: bool = False
+    batch_tokens: Annotated[int, Setting("Tokens of a forward pass", "2,048 on a CPU and 16,384 on a GPU", least=0)] = 0
+    streams: Annotated[int, Setting("Forward passes at a time, on a CPU", "one a thread", least=0)] = 0
+    threads: Annotated[int, Setting("CPU threads of all streams together", "PyTorch's own choice", least=0)] = 0
+    compile: Annotated[
+        bool, Setting("`torch.compile` translates the model; needs a C++ compiler on a CPU, Triton on a GPU")
+    ] = False
 
     def __post_init__(self) -> None:
-        for name in ("batch_tokens", "streams", "threads"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name}: expected 1 or more, or 0 for the default, got {getattr(self, name)}")
+        check_settings(self)

@@ -1,1 +1,1 @@
-"""What is computed: kernels, bandwidths, permutations, random features. NumPy and JAX, no tiles."""
+"""The mathematics: kernels, distances, bandwidths, permutations, random features. It knows nothing of tiles."""

@@ -1,4 +1,4 @@
-"""How large the pooled sample is: the length scales that kernels take their γ from.
+"""Length scales of the pooled sample, from which kernels take their γ.
 
 The median heuristic: σ² is the median of the squared distances between distinct vectors of the pooled sample (Gretton
 et al., "A kernel two-sample test", JMLR 2012, section 8); for kernels of the L1 distance σ is the median of that. Pairs
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError
+from driftline.components.kernel.theory.distances import manhattan_matrix
 from driftline.components.kernel.theory.families import Kernel, family
-from driftline.components.kernel.theory.manhattan import manhattan_matrix
 from driftline.components.random_bits import SAMPLE_BANDWIDTH, choose_rows
 
 SCALE_ROWS: Final = 1000
@@ -79,7 +79,7 @@ def heuristic_kernel(name: str, z: NDArray[np.floating]) -> Kernel:
 
 
 class _Pairs:
-    """The pairs of distinct rows of z, (k, d), each once: what lengths are measured on.
+    """The pairs of distinct rows of z, (k, d), each once, on which lengths are measured.
 
     Raises:
         DataError: there is none.

@@ -13,14 +13,14 @@ from driftline.components.kernel.theory.families import Kernel
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Kernels, and how much each counts where they are combined.
+    """Kernels, and their weights where they are combined.
 
     Attributes:
         kernels: the kernels, at least one.
         weights: as many weights, each above 0, summing to 1.
 
     Raises:
-        UsageError: no kernel, as many weights as kernels are not there, or weights that are no shares.
+        UsageError: there is no kernel, not one weight for each kernel, or the weights do not sum to 1.
     """
 
     kernels: tuple[Kernel, ...]
@@ -53,7 +53,7 @@ def search_collection(scale: Scale) -> Collection:
     rbf           1 / median                      1       shifts of the whole sample
     rbf           4 / median                      4       spread, correlation, clusters; the median heuristic: 1/2
     rbf           2 / low, ≤ 128 / median         32      structure within modes, small groups of rows
-    laplace       16 / low, ≤ 2048 / median       6       the same, rougher, and rows that are nearly alike
+    laplace-l2    16 / low, ≤ 2048 / median       6       the same, rougher, and rows that are nearly alike
     laplace-l1    (2 / L1 median)²                4       tails, skewness and rough edges of single coordinates
     laplace-l1    (2 / L1 low)², L1 low ≥ 1/32    16      the same, within modes
                   of its median
@@ -79,7 +79,7 @@ def search_collection(scale: Scale) -> Collection:
         (Kernel("rbf", 1 / scale.median), 1),
         (Kernel("rbf", 4 / scale.median), 4),
         (Kernel("rbf", 2 / within), 32),
-        (Kernel("laplace", 16 / max(scale.low, scale.median / 128)), 6),
+        (Kernel("laplace-l2", 16 / max(scale.low, scale.median / 128)), 6),
         (Kernel("laplace-l1", (2 / scale.l1_median) ** 2), 4),
         (Kernel("laplace-l1", (2 / l1_within) ** 2), 16),
         (Kernel("polynomial", 1 / scale.norm), 1),

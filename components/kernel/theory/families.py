@@ -1,11 +1,11 @@
 """Kernel functions by name.
 
-A kernel is k(x, y) = f(γ·‖x − y‖²), f(γ·⟨x, y⟩) or f(√γ·‖x − y‖₁): a family's *profile* f, applied to one of three
-things, and an inverse squared length scale γ. A matrix product gives the first two for a whole tile of pairs. The L1
-distance is none: it costs d subtractions a pair, some three times a product, and is taken only where a kernel asks for
-it. All kernels of a pass share the product, and the L1 distances, and a new family is one entry in the table below.
-Vectors are centred on the pooled sample's mean first, which distances do not notice and which inner products are meant
-to be taken after.
+A kernel is k(x, y) = f(γ·‖x − y‖²), f(γ·⟨x, y⟩) or f(√γ·‖x − y‖₁): a family's scalar function f (of a distance: its
+radial function), applied to one of three arguments, and an inverse squared length scale γ. A matrix product gives the
+first two for a whole tile of pairs. The L1 distance is no product: it costs d subtractions a pair, some three times as
+much, and is computed only where a kernel asks for it. All kernels of a pass share the product, and the L1 distances,
+and a new family is one entry in the table below. Vectors are centred on the pooled sample's mean first, which distances
+do not notice and which inner products are meant to be taken after.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from driftline.components.errors import UsageError
 
 Argument = Literal["distance", "product", "manhattan"]
-Profile = Callable[[jax.Array], jax.Array]
+ScalarFunction = Callable[[jax.Array], jax.Array]
 Mixture = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 Gamma = TypeVar("Gamma", float, jax.Array)
 
@@ -36,7 +36,7 @@ class Family:
         name: the name it is asked for by.
         argument: what γ multiplies: ``"distance"``, ‖x − y‖², or ``"product"``, ⟨x, y⟩ of centred vectors; or what √γ
             multiplies: ``"manhattan"``, the L1 distance ‖x − y‖₁ = Σₖ |xₖ − yₖ|.
-        profile: f, elementwise, of any float dtype.
+        function: f, elementwise, of any float dtype.
         heuristic: γ by the heuristic is this divided by the median squared distance of the pooled sample, by its mean
             squared norm for a ``"product"``, by the square of its median L1 distance for ``"manhattan"``.
         bound: an upper bound of |f(u)| over |u| ≤ γ·r² (0 ≤ u for a distance) for vectors no longer than r; for
@@ -48,13 +48,13 @@ class Family:
 
     name: str
     argument: Argument
-    profile: Profile
+    function: ScalarFunction
     heuristic: float
     bound: Callable[[float], float]
     mixture: Mixture | None
 
     def factor(self, gamma: Gamma) -> Gamma:
-        """Return what the argument is multiplied by, γ or √γ, before the profile is applied."""
+        """Return what the argument is multiplied by, γ or √γ, before the function is applied."""
         return cast("Gamma", gamma**0.5) if self.argument == "manhattan" else gamma
 
 
@@ -90,14 +90,14 @@ def _one(_: float) -> float:
     return 1.0
 
 
-# Mixing distributions: the Laplace transform of each is its profile. 1/(4G) with G of the gamma distribution of shape
+# Mixing distributions: the Laplace transform of each is its function. 1/(4G) with G of the gamma distribution of shape
 # 1/2 is Lévy's distribution, whose transform is exp(−√u); the gamma distribution of shape α has (1 + u)^−α. With Lévy's
 # scales a coordinate's frequency is Cauchy's, as it is for exp(−|u|) (Rahimi and Recht 2007, figure 1).
 _FAMILIES: Final = {
     family.name: family
     for family in (
         Family("rbf", "distance", _exponential, 0.5, _one, lambda rng, shape: np.ones(shape)),
-        Family("laplace", "distance", _laplace, 1.0, _one, _levy),
+        Family("laplace-l2", "distance", _laplace, 1.0, _one, _levy),
         Family("laplace-l1", "manhattan", _exponential, 1.0, _one, _levy),
         Family("imq", "distance", _inverse_multiquadric, 1.0, _one, lambda rng, shape: rng.gamma(0.5, size=shape)),
         Family("rq", "distance", _rational_quadratic, 0.5, _one, lambda rng, shape: rng.gamma(1.0, size=shape)),
@@ -123,13 +123,17 @@ class Kernel:
     name         k(x, y)                                             γ by the heuristic
     ===========  ==================================================  ==========================
     rbf          exp(−γ‖x − y‖²), the Gaussian                       1 / (2 · median ‖x − y‖²)
-    laplace      exp(−√γ‖x − y‖), of the Euclidean distance          1 / median ‖x − y‖²
+    laplace-l2   exp(−√γ‖x − y‖₂), of the Euclidean distance         1 / median ‖x − y‖²
     laplace-l1   exp(−√γ‖x − y‖₁), of the L1 distance                1 / (median ‖x − y‖₁)²
     imq          (1 + γ‖x − y‖²)^−½, the inverse multiquadric        1 / median ‖x − y‖²
     rq           (1 + γ‖x − y‖²)^−1, the rational quadratic, α = 1   1 / (2 · median ‖x − y‖²)
     linear       γ⟨x, y⟩                                             1 / mean ‖x‖²
     polynomial   (1 + γ⟨x, y⟩)³                                      1 / mean ‖x‖²
     ===========  ==================================================  ==========================
+
+    γ is an inverse *squared* length in every family. scikit-learn's ``laplacian_kernel(gamma=g)`` is exp(−g‖x − y‖₁),
+    with an inverse length g: it is ``laplace-l1`` with γ = g². scikit-learn has no ``laplace-l2``. Its
+    ``rbf_kernel(gamma=g)`` is ``rbf`` with γ = g.
 
     Attributes:
         name: name of the family.

@@ -1,15 +1,15 @@
-"""Random relabellings of a pooled sample, computed anywhere from (seed, permutation, bin).
+"""Random permutations of a pooled sample's labels, computed anywhere from (seed, permutation, bin).
 
-What is relabelled are *bins*: groups of equally many consecutive rows of one sample, which change sides as wholes.
-Relabellings of bins are a subgroup of all relabellings, so that the permutation test stays exact at any size of a bin,
-while its cost falls with the square of it; what it costs in power is of the order of one part in the number of bins
+Permuted are the labels of *bins*: groups of equally many consecutive rows of one sample, which change sides together.
+Permutations of bins are a subgroup of all permutations, so that the permutation test stays exact at any size of a bin,
+while its cost falls with the square of the size. The loss of power is of the order of one part in the number of bins
 (Domingo-Enrich, Dwivedi, Mackey: "Cheap permutation testing", 2025). Small samples have bins of one row: the ordinary
 test. The few rows past a sample's last whole bin never change sides.
 
 Permutation *b* gives the label "reference" to the n bins whose pair (word, bin) is smallest, the words being those of
 :mod:`driftline.components.random_bits` in stream *b*. The n-th smallest pair is the permutation's *cut*; with it, the
-label of a bin is one comparison, exactly n bins are labelled, and each subset of n bins is equally likely. A plan ships
-the cuts, 8 bytes a permutation; labels are never stored or shipped.
+label of a bin is one comparison, exactly n bins are of the reference, and each subset of n bins is equally likely. A
+plan holds the cuts, 8 bytes a permutation; labels are never stored or sent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.drift_settings import check_permutations
-from driftline.components.kernel.tiles.grid import BlockGrid
 from driftline.components.random_bits import row_bits, seed_words, threefry2x32
 
 _CHUNK_WORDS: Final = 1 << 22
@@ -73,14 +72,14 @@ def permutation_cuts(seed: int, permutations: int, n: int, bins: int) -> NDArray
     low, high = seed_words(seed)
     for first in range(0, permutations, at_once):
         streams = np.arange(first + 1, min(first + at_once, permutations) + 1, dtype=np.uint32)
-        words = np.asarray(_words(np.uint32(low), np.uint32(high), streams, np.uint32(0), counters))
+        words = np.asarray(bin_words(np.uint32(low), np.uint32(high), streams, np.uint32(0), counters))
         ranks = (words[:, :bins].astype(np.uint64) << np.uint64(32)) | number
         cuts[first : first + len(streams)] = np.partition(ranks, n - 1, axis=1)[:, n - 1]
     return cuts
 
 
 @partial(jax.jit, static_argnames=("counters",))
-def _words(low: jax.Array, high: jax.Array, streams: jax.Array, first: jax.Array, counters: int) -> jax.Array:
+def bin_words(low: jax.Array, high: jax.Array, streams: jax.Array, first: jax.Array, counters: int) -> jax.Array:
     """Return the words of bins 2·first … 2·(first + counters) − 1 in each stream: (streams, 2 · counters) uint32."""
     count = jnp.arange(counters, dtype=jnp.uint32) + first
     even, odd = threefry2x32(low, high, streams[:, None], count[None, :])
@@ -90,8 +89,8 @@ def _words(low: jax.Array, high: jax.Array, streams: jax.Array, first: jax.Array
 def labels(seed: int, cuts: NDArray[np.uint64], n: int, start: int, stop: int) -> NDArray[np.int8]:
     """Return the labels of bins ``start`` to ``stop``: (stop − start, 1 + permutations) int8, 1 for the reference.
 
-    Column 0 is the observed labelling, the first n bins; column b is permutation b. This is the definition, in NumPy;
-    the engine computes the same with :class:`LabelPanels`.
+    Column 0 holds the observed labels, 1 for the first n bins; column b is permutation b. This is the definition, in
+    NumPy; the engine computes the same with :class:`~driftline.components.kernel.tiles.label_panels.LabelPanels`.
     """
     number = np.arange(start, stop, dtype=np.uint64)
     panel = np.empty((stop - start, 1 + len(cuts)), np.int8)
@@ -100,63 +99,6 @@ def labels(seed: int, cuts: NDArray[np.uint64], n: int, start: int, stop: int) -
         words = row_bits(seed, b, start, stop).astype(np.uint64)
         panel[:, b] = ((words << np.uint64(32)) | number) <= cut
     return panel
-
-
-class LabelPanels:
-    """Blocks of labels on the device, for one test.
-
-    Args:
-        seed: the test's seed.
-        cuts: (permutations,) uint64, from :meth:`Bins.cuts`.
-        bins: the bins.
-        grid: the block grid, whose blocks hold whole numbers of bins.
-    """
-
-    def __init__(self, seed: int, cuts: NDArray[np.uint64], bins: Bins, grid: BlockGrid) -> None:
-        self.bins = bins
-        self.permutations = len(cuts)
-        self._key = tuple(np.uint32(word) for word in seed_words(seed))
-        self._cut_words = (cuts >> np.uint64(32)).astype(np.uint32)
-        self._cut_numbers = (cuts & np.uint64(0xFFFF_FFFF)).astype(np.uint32)
-        self._grid = grid
-
-    def panel(self, block: int) -> jax.Array:
-        """Return the labels of a block's bins: (bins of a block, 1 + permutations) int8 with columns s₀, s₁ … s_B.
-
-        Bins that are not whole, or past the end of the sample, keep their side in every column.
-        """
-        bins, own = self.bins, self._grid.in_reference(block)
-        first = self._grid.place(block) // bins.rows
-        whole = (bins.reference if own else bins.current) - first
-        start = first if own else bins.reference + first
-        count = self._grid.block // bins.rows
-        return _panel(
-            *self._key, self._cut_words, self._cut_numbers, np.uint32(start), np.int32(whole), own, count=count
-        )
-
-
-@partial(jax.jit, static_argnames=("count",))
-def _panel(
-    low: jax.Array,
-    high: jax.Array,
-    cut_words: jax.Array,
-    cut_numbers: jax.Array,
-    start: jax.Array,
-    whole: jax.Array,
-    own: jax.Array,
-    *,
-    count: int,
-) -> jax.Array:
-    place = jnp.arange(count, dtype=jnp.uint32)[:, None]
-    number = place + start
-    streams = jnp.arange(1, len(cut_words) + 1, dtype=jnp.uint32)
-    # Two bins share a counter: one more than half of them are needed where the first is odd.
-    words = _words(low, high, streams, start // 2, count // 2 + 1).T
-    words = jax.lax.dynamic_slice_in_dim(words, (start % 2).astype(jnp.int32), count)
-    chosen = (words < cut_words[None, :]) | ((words == cut_words[None, :]) & (number <= cut_numbers[None, :]))
-    moving = place.astype(jnp.int32) < whole
-    observed = jnp.broadcast_to(own, (count, 1))
-    return jnp.concatenate([observed, jnp.where(moving, chosen, own)], axis=1).astype(jnp.int8)
 
 
 def rank_of_threshold(permutations: int, level: float) -> int:

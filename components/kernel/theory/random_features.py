@@ -7,11 +7,11 @@ kernel of the Euclidean distance has one scale for all coordinates; the Laplace 
 over the coordinates, one for each, which makes them independent Cauchy variables of scale √γ.
 With F frequencies and φ(z) = [cos ω·z, sin ω·z]/√F, the inner product φ(x)·φ(y) has mean k(x, y), and ‖φ(x)‖² = 1.
 
-The mean of φ over a sample stands for the whole sample, so that MMD² costs one pass over N rows, not N² pairs. What is
-traded is an error of the order of 1/√F in each kernel value, which
-:mod:`driftline.components.mmd.feature_error` states for MMD².
+The mean of φ over a sample stands for the whole sample, so that MMD² costs one pass over N rows, not N² pairs. The
+price is an error of the order of 1/√F in each kernel value, which
+:mod:`driftline.components.mmd.statistic` states for MMD².
 
-NumPy's products, and cosines and sines by a program of :mod:`.feature_program`, of which both come at once; no JAX,
+NumPy's products, and cosines and sines by a program of LLVM's, of which both come at once; no JAX,
 since the serving process uses it too.
 """
 
@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError, UsageError
-from driftline.components.kernel.theory.feature_program import feature_program, least_count
+from driftline.components.kernel.llvm_codegen import Compiled, VectorCode, host_registers
 from driftline.components.random_bits import FEATURE_FREQUENCIES
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class RandomFeatures:
         """Draw the frequencies of a kernel.
 
         The same arguments give the same frequencies with one version of NumPy on one kind of machine; tasks that
-        share a pass use one image, and what outlives a run stores :attr:`frequencies` and does not draw them again.
+        share a pass use one image, and a detector that outlives a run stores :attr:`frequencies`.
 
         Args:
             kernel: a kernel of a distance.
@@ -74,7 +75,7 @@ class RandomFeatures:
         if mixture is None:
             raise UsageError(
                 f"kernel: {kernel.name!r} has no random Fourier features, for it is not a function of a distance; "
-                "use rbf, laplace, laplace-l1, imq or rq, or --method exact"
+                "use rbf, laplace-l2, laplace-l1, imq or rq, or --method exact"
             )
         if dimension < 1 or count < 1:
             raise UsageError(
@@ -140,11 +141,11 @@ class RandomFeatures:
         """
         with np.errstate(invalid="ignore", over="ignore"):
             np.matmul(chunk, self.frequencies, out=phases)
-            if self.count < least_count():
+            if self.count < _least_count():
                 features[:] = np.concatenate([np.cos(phases), np.sin(phases)], axis=1)
                 features *= np.float32(1 / math.sqrt(self.count))
                 return
-        feature_program(self.count).call(phases.ctypes.data, features.ctypes.data, len(phases))
+        _feature_program(self.count).call(phases.ctypes.data, features.ctypes.data, len(phases))
 
 
 def _group(dimension: int, count: int) -> int:
@@ -163,3 +164,43 @@ def _orthogonal(rng: np.random.Generator, dimension: int, count: int, group: int
     directions = directions * np.sign(np.diagonal(upper, axis1=1, axis2=2))[:, None, :]
     columns = np.moveaxis(directions, 0, 1).reshape(dimension, count)
     return columns * np.sqrt(rng.chisquare(dimension, count))
+
+
+_POINTERS: Final = ("phases", "features")
+_INTEGERS: Final = ("rows",)
+
+
+def _least_count() -> int:
+    """Return the fewest frequencies that the program takes."""
+    return host_registers().bytes // 4
+
+
+@cache
+def _feature_program(count: int) -> Compiled:
+    """Return the program of [cos p, sin p]/√count, for float32.
+
+    It takes the addresses _POINTERS and the _INTEGERS:
+
+    ========  ==================================================================================
+    phases    (rows, count)
+    features  (rows, 2·count), cosines and then sines
+    ========  ==================================================================================
+
+    Args:
+        count: frequencies, no fewer than :func:`_least_count`.
+    """
+    code = VectorCode("features", _POINTERS, _INTEGERS, single=True, lanes=_least_count())
+    given, build = code.arguments, code.build
+    scale = code.constant(1 / math.sqrt(count))
+    last = code.index(count - code.lanes)
+    with code.loop(code.index(0), given["rows"], 1) as row:
+        phases = code.at(given["phases"], code.times(row, count))
+        cosines = code.at(given["features"], code.times(row, 2 * count))
+        sines = code.at(cosines, code.index(count))
+        with code.loop(code.index(0), code.index(count), code.lanes) as k:
+            place = code.least(k, last)  # where the row ends within a vector, some are computed twice
+            for values, target in zip(
+                code.cosine_and_sine(code.load(code.at(phases, place))), (cosines, sines), strict=True
+            ):
+                code.store(build.fmul(values, scale), code.at(target, place))
+    return code.compiled()

@@ -1,4 +1,4 @@
-"""What a few rows of the pooled sample tell about all: its length scales, and the size of kernel values."""
+"""Mean squares of kernel values, estimated from a few rows of the pooled sample."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.components.kernel.theory.distances import inner_products, manhattan_matrix, squared_distances
 from driftline.components.kernel.theory.families import Argument, Kernel
-from driftline.components.kernel.theory.manhattan import manhattan_matrix
-from driftline.components.kernel.tiles.xla import inner_products, squared_distances
 
 
 @dataclass(frozen=True, slots=True)
 class MeanSquares:
-    """Means of k² over pairs i ≠ j, for Q kernels: what scales a statistic, and the spread of an estimate.
+    """Means of k² over pairs i ≠ j, for Q kernels: they scale a statistic, and give the spread of an estimate.
 
     Attributes:
         pooled: over all pairs, whoever they belong to, so that a permutation test may use it.
@@ -65,7 +64,7 @@ def _pairs(matrix: NDArray[np.float64], n: int) -> NDArray[np.float64]:
 
 def _means(pairs: NDArray[np.float64], kernel: Kernel, rows: tuple[int, int]) -> tuple[float, float, float, float]:
     n, m = rows
-    values = np.asarray(kernel.family.profile(jnp.asarray(kernel.family.factor(kernel.gamma) * pairs)))
+    values = np.asarray(kernel.family.function(jnp.asarray(kernel.family.factor(kernel.gamma) * pairs)))
     counts = (n * (n - 1) // 2, n * m, m * (m - 1) // 2)
     # Not np.dot, which wakes all cores for so little.
     sums = [float(np.einsum("i,i", part, part)) for part in np.split(values, np.cumsum(counts)[:-1])]

@@ -1,1 +1,1 @@
-"""How it is computed: the kernel matrix tile by tile, on CPUs, GPUs and whatever XLA knows."""
+"""The execution: sums over the kernel matrix, tile by tile, on CPUs, GPUs and any device that XLA knows."""

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.kernel.theory.families import Kernel
-from driftline.components.kernel.tiles.cpu_layout import Layout
-from driftline.components.kernel.tiles.cpu_program import INTEGERS, POINTERS, tile_program
+from driftline.components.kernel.tiles.cpu_program import INTEGERS, POINTERS, Layout, tile_program
 from driftline.components.kernel.tiles.device import Precision
 
 Floats = NDArray[np.floating]
@@ -29,7 +28,7 @@ FEWEST_CHUNK: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class HostBlock:
+class CpuBlock:
     """One block of vectors as the program takes them, in pieces of P rows.
 
     Attributes:
@@ -45,7 +44,7 @@ class HostBlock:
     labels: NDArray[np.int8]
 
 
-class NativeTiler:
+class CpuTiles:
     """Sums tiles of Q kernels on the CPU; many threads may at once.
 
     Args:
@@ -80,10 +79,10 @@ class NativeTiler:
         return chunk
 
     def vectors(self, z: Floats) -> tuple[Floats, Floats, int]:
-        """Return the panels, norms and rows of a :class:`HostBlock`.
+        """Return the panels, norms and rows of a :class:`CpuBlock`.
 
         Args:
-            z: (rows, d) centred vectors in the tiler's coordinates.
+            z: (rows, d) centred vectors in the coordinates of these tiles.
         """
         padded = np.zeros((self._block, z.shape[1]), self._dtype)
         padded[: len(z)] = z
@@ -98,7 +97,7 @@ class NativeTiler:
         padded[:, : labels.shape[1]] = labels
         return padded
 
-    def sums(self, x: HostBlock, y: HostBlock, *, diagonal: bool) -> HostSums:
+    def sums(self, x: CpuBlock, y: CpuBlock, *, diagonal: bool) -> HostSums:
         """Return a tile's sums of rows (Q, block), of columns (Q, block), and its part of sᵀKs (Q, 1 + B).
 
         All are float64. Of a tile on the diagonal the columns' sums mean nothing: each pair is in the rows' sums of
@@ -142,7 +141,7 @@ class NativeTiler:
                     "stride": self._block,
                     "piece": self._piece,
                     "chunk": chunk,
-                    "labellings": within.shape[1],
+                    "label_columns": within.shape[1],
                 }
                 self._program.call(
                     *(arrays[name].ctypes.data for name in POINTERS), *(integers[name] for name in INTEGERS)
@@ -152,5 +151,5 @@ class NativeTiler:
         places = np.argsort(self._order)
         return rows[places], columns[places], within[places, : x.labels.shape[1]]
 
-    def _there(self, block: HostBlock, piece: int) -> int:
+    def _there(self, block: CpuBlock, piece: int) -> int:
         return min(max(block.rows - piece * self._piece, 0), self._piece)

@@ -1,4 +1,4 @@
-"""Kernels' profiles as vector code: what their JAX definitions say, operation by operation.
+"""Families' scalar functions as vector code: their JAX definitions, translated operation by operation.
 
 A family is defined once, as a JAX function (:mod:`driftline.components.kernel.theory.families`); JAX traces it to a
 list of elementwise operations, and each of these is a few instructions here.
@@ -25,7 +25,7 @@ _LOG2_E: Final = 1 / math.log(2)
 class _Scaled:
     """A vector times a factor that is not multiplied yet: γ or √γ, a sign and log₂e go into one multiplication.
 
-    ``at_most_zero`` says that none of the products is above 0.
+    ``at_most_zero``: none of the products is above 0.
     """
 
     factor: Value
@@ -63,12 +63,12 @@ _CALLS: Final = ("jit", "pjit", "closed_call")
 
 @cache
 def _traced(family: Family) -> Any:
-    return jax.make_jaxpr(family.profile)(jnp.zeros((), jnp.float32)).jaxpr
+    return jax.make_jaxpr(family.function)(jnp.zeros((), jnp.float32)).jaxpr
 
 
 @cache
 def is_known(family: Family) -> bool:
-    """Say whether vector code can be made of a family's profile."""
+    """Return whether vector code can be made of a family's function."""
 
     def known(jaxpr: Any) -> bool:
         return not jaxpr.constvars and all(

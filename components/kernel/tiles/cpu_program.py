@@ -6,7 +6,7 @@ alone. In turn, for each cell:
 
 1. the inner products of its rows and columns, by fused multiply-adds at the processor's rate;
 2. from them and the squared norms the squared distances, which all kernels share;
-3. for each kernel its values, by its profile as vector code
+3. for each kernel its values, by its function as vector code
    (:mod:`driftline.components.kernel.tiles.cpu_functions`), added to the sums of the rows and to a *strip*: the sums
    over the rows of one bin, column by column;
 4. where there are kernels of the L1 distance, those distances: three operations where a product takes one, once for all
@@ -15,7 +15,7 @@ alone. In turn, for each cell:
 Of kernels of the L1 distance alone, 1 and 2 are left out.
 
 Each strip is then added to the columns' sums and, bin by bin, to the bins, which at the end are multiplied by the
-labellings for the piece's part of sᵀKs. A float32 sum has at most 64 terms in a row (a bin: 1,024; a product with
+labels for the piece's part of sᵀKs. A float32 sum has at most 64 terms in a row (a bin: 1,024; a product with
 labels: 8); all beyond is float64.
 
 Columns are taken in chunks that the level 2 cache holds. Of a piece on the diagonal, chunks below it are left out, and
@@ -25,12 +25,80 @@ each pair beside its chunk's own square counts twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from itertools import accumulate
+from typing import Final, NamedTuple
 
-from driftline.components.kernel.llvm_codegen import Compiled, Value, VectorCode
+from driftline.components.kernel.llvm_codegen import Compiled, Value, VectorCode, host_registers
+from driftline.components.kernel.theory.families import Argument, Family
 from driftline.components.kernel.tiles.cpu_functions import kernel_values
-from driftline.components.kernel.tiles.cpu_layout import VECTORS, Layout, Placed
+
+VECTORS: Final = 2
+"""Vectors of columns in a cell. Its rows times these are as many sums as keep the multiply-adds busy."""
+
+
+class Placed(NamedTuple):
+    """A family's kernels among all of a layout.
+
+    Attributes:
+        family: the family.
+        first: place of its first kernel.
+        number: how many kernels it has.
+    """
+
+    family: Family
+    first: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The parameters of a program: its kernels, the size of a cell, and the layout of its arrays.
+
+    Attributes:
+        families: the kernels' families and how many kernels each has, in the order of the factors.
+        bin_rows: rows of a bin, c.
+        single: whether floats are float32, else float64.
+        lanes: floats of a vector.
+        rows: rows of a cell.
+    """
+
+    families: tuple[tuple[Family, int], ...]
+    bin_rows: int
+    single: bool
+    lanes: int
+    rows: int
+
+    @classmethod
+    def of(cls, families: Sequence[tuple[Family, int]], bin_rows: int, piece: int, *, single: bool) -> Layout:
+        """Fit a layout to this processor, and to pieces of that many rows."""
+        registers = host_registers()
+        lanes = registers.bytes // (4 if single else 8)
+        many = registers.many and piece // bin_rows % 8 == 0  # a cell is of bins, too
+        return cls(tuple(families), bin_rows, single, lanes, min(8 if many else 4, VECTORS * lanes))
+
+    @property
+    def kernels(self) -> int:
+        """Number of kernels, Q."""
+        return sum(count for _, count in self.families)
+
+    def placed(self, *arguments: Argument) -> list[Placed]:
+        """Return the families of some arguments, in order."""
+        starts = accumulate((count for _, count in self.families), initial=0)
+        placed = [Placed(family, first, number) for (family, number), first in zip(self.families, starts, strict=False)]
+        return [each for each in placed if each.family.argument in arguments]
+
+    @property
+    def columns(self) -> int:
+        """Columns of a cell, and rows of a panel: vectors lie in panels (d, columns), component by component."""
+        return VECTORS * self.lanes
+
+    @property
+    def strip_rows(self) -> int:
+        """Strips that are filled at a time: one, or as many as there are bins in the rows of a cell."""
+        return max(1, self.rows // self.bin_rows)
+
 
 PRODUCT_RUN: Final = 8
 """Bins whose product with labels is added up in float32."""
@@ -49,7 +117,7 @@ POINTERS: Final = (
     "bins",
     "strips",
 )
-INTEGERS: Final = ("d", "rows", "columns", "diagonal", "stride", "piece", "chunk", "labellings")
+INTEGERS: Final = ("d", "rows", "columns", "diagonal", "stride", "piece", "chunk", "label_columns")
 
 
 @lru_cache(maxsize=64)
@@ -58,24 +126,24 @@ def tile_program(layout: Layout) -> Compiled:
 
     Arrays are of the layout's floats where nothing else is said.
 
-    ===========  ====================================================================================================
-    x, y         (⌈piece / columns⌉, d, columns) the piece's vectors in panels
-    norms_x …    (piece,) their squared norms
-    factors      (Q,) what each kernel's argument is multiplied by, γ or √γ
-    labels_x …   (piece / c, labellings) labels of the bins, 0 or 1
-    row_sums     (Q, stride) float64, of which the first `piece` of each kernel are added to; so are
-    column_sums  (Q, stride) float64, except by a piece on the diagonal's own squares; and
-    within       (Q, labellings) float64, the part of sᵀKs, pairs beside the diagonal counted twice
-    bins         (Q, piece / c, piece / c) working space, zeros
-    strips       (Q, strip_rows, chunk) working space
-    d            components of a vector
-    rows         rows of x that are there
-    columns      rows of y that are there
-    diagonal     whether x and y are one and the same: 0 or 1
-    labellings   a multiple of the layout's columns
-    chunk        columns taken at a time, a multiple of c, of the layout's columns, and of the rows of all strips
-    piece        rows of the piece, a multiple of chunk; piece / c, of the layout's rows
-    ===========  ====================================================================================================
+    =============  ==================================================================================================
+    x, y           (⌈piece / columns⌉, d, columns) the piece's vectors in panels
+    norms_x …      (piece,) their squared norms
+    factors        (Q,) what each kernel's argument is multiplied by, γ or √γ
+    labels_x …     (piece / c, label_columns) labels of the bins, 0 or 1, a column a permutation
+    row_sums       (Q, stride) float64, of which the first `piece` of each kernel are added to; so are
+    column_sums    (Q, stride) float64, except by a piece on the diagonal's own squares; and
+    within         (Q, label_columns) float64, the part of sᵀKs, pairs beside the diagonal counted twice
+    bins           (Q, piece / c, piece / c) working space, zeros
+    strips         (Q, strip_rows, chunk) working space
+    d              components of a vector
+    rows           rows of x that are there
+    columns        rows of y that are there
+    diagonal       whether x and y are one and the same: 0 or 1
+    label_columns  a multiple of the layout's columns
+    chunk          columns taken at a time, a multiple of c, of the layout's columns, and of the rows of all strips
+    piece          rows of the piece, a multiple of chunk; piece / c, of the layout's rows
+    =============  ==================================================================================================
     """
     code = VectorCode("piece", POINTERS, INTEGERS, single=layout.single, lanes=layout.lanes)
     _Program(code, layout).write()
@@ -109,7 +177,7 @@ class _Program:
                 self._strips(left, code.least(right, self["columns"]), top, stop)
         with (
             code.loop(code.index(0), code.index(layout.kernels), 1) as kernel,
-            code.loop(code.index(0), self["labellings"], layout.columns) as first,
+            code.loop(code.index(0), self["label_columns"], layout.columns) as first,
         ):
             self._within(kernel, first)
 
@@ -145,7 +213,7 @@ class _Program:
         special = code.build.or_(own, outside)
         lie = rows, layout.columns, code.index(1), columns, code.index(layout.columns), self["d"]
         if wanted := layout.placed("product", "distance"):
-            self._accumulate(self._products, code.fused, *lie)
+            self._accumulate(self._products, code.fma, *lie)
             if layout.placed("distance"):
                 self._measure(row, column)
             self._evaluate(wanted, row, column, left, special)
@@ -202,7 +270,7 @@ class _Program:
             for v in range(VECTORS):
                 place = code.index(i * VECTORS + v)
                 product = code.load(code.vector_at(self._products, place))
-                squared = code.fused(product, code.constant(-2.0), code.build.fadd(norm, norms[v]))
+                squared = code.fma(product, code.constant(-2.0), code.build.fadd(norm, norms[v]))
                 code.store(code.largest(squared, code.constant(0.0)), code.vector_at(self._distances, place))
 
     def _masked(self, values: list[Value], row: Value, column: Value, special: Value) -> list[Value]:
@@ -278,7 +346,7 @@ class _Program:
                 build.store(build.fmul(total, times), code.at(target, k))
 
     def _within(self, kernel: Value, first: Value) -> None:
-        """Add Σ s_u B_uv s_v over the bins of a kernel, for a cell's width of labellings."""
+        """Add Σ s_u B_uv s_v over the bins of a kernel, for a cell's width of permutations."""
         code, build, layout = self._code, self._code.build, self._layout
         across = code.divided(self["piece"], layout.bin_rows)
         bins = [
@@ -286,7 +354,9 @@ class _Program:
         ]
         targets = [
             code.at(
-                self["within"], code.plus(code.times(kernel, self["labellings"]), first, v * layout.lanes), double=True
+                self["within"],
+                code.plus(code.times(kernel, self["label_columns"]), first, v * layout.lanes),
+                double=True,
             )
             for v in range(VECTORS)
         ]
@@ -297,15 +367,15 @@ class _Program:
             run = code.index(PRODUCT_RUN) if layout.single else bins[1]
             with code.loop(code.index(0), bins[1], run) as v0:
                 count = code.least(run, build.sub(bins[1], v0))
-                labels = code.at(self["labels_y"], code.plus(code.times(v0, self["labellings"]), first))
+                labels = code.at(self["labels_y"], code.plus(code.times(v0, self["label_columns"]), first))
                 cell = code.at(cells, v0)
-                self._accumulate(self._products, code.fused, cell, 1, across, labels, self["labellings"], count)
+                self._accumulate(self._products, code.fma, cell, 1, across, labels, self["label_columns"], count)
                 self._add_within(targets, u, first)
 
     def _add_within(self, targets: list[Value], u: Value, first: Value) -> None:
         code, layout = self._code, self._layout
         for i in range(layout.rows):
-            labels = code.at(self["labels_x"], code.plus(code.times(code.plus(u, i), self["labellings"]), first))
+            labels = code.at(self["labels_x"], code.plus(code.times(code.plus(u, i), self["label_columns"]), first))
             for v, target in enumerate(targets):
                 label = code.load(code.at(labels, code.index(v * layout.lanes)))
                 product = code.load(code.vector_at(self._products, code.index(i * VECTORS + v)))

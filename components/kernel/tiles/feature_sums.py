@@ -1,6 +1,6 @@
 """One pass over a pooled sample in random Fourier features: the kernel matrix approximated, its cost linear in N.
 
-With φ the features of a kernel, k(x, y) ≈ φ(x)·φ(y), and S a panel of labellings of bins, all that MMD² and its
+With φ the features of a kernel, k(x, y) ≈ φ(x)·φ(y), and S a panel of labels of bins, all that MMD² and its
 permutation distribution need of the data are the labelled sums Σᵢ sᵢφ(xᵢ): (1 + B) × 2F numbers a kernel, however many
 rows there are. They are gathered block by block, rounded so that they are the same bits for any split. On NumPy: its
 cosines are several times as fast as XLA's on a CPU.
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.components.errors import DataError
-from driftline.components.kernel.theory.permutations import LabelPanels
 from driftline.components.kernel.theory.random_features import CHUNK_ROWS, RandomFeatures
 from driftline.components.kernel.tiles.grid import BlockGrid, Blocks
+from driftline.components.kernel.tiles.label_panels import LabelPanels
 from driftline.components.kernel.tiles.sums import quantum, round_to
 
 FeatureProgress = Callable[["FeatureSums", int], None]
@@ -32,7 +32,7 @@ class FeatureSums:
     """Labelled sums of the features of Q kernels, over some or all blocks.
 
     Attributes:
-        labelled: (Q, 1 + B, 2F) float64: Σ sᵢφ(xᵢ) for the observed labelling and each permutation.
+        labelled: (Q, 1 + B, 2F) float64: Σ sᵢφ(xᵢ) for the observed labels and each permutation.
         total: (Q, 2F) float64: Σ φ(xᵢ) over all rows.
         blocks: number of blocks summed.
     """
@@ -64,7 +64,7 @@ def sum_features(
         share: the blocks.
         grid: the grid that they belong to.
         features: those of each kernel, all with as many frequencies.
-        panels: the labellings.
+        panels: the labels.
         sums: those of an earlier attempt, to which is added in place: the first blocks, as many, are left out.
         progress: called after each block with (the sums so far, blocks in all).
     """

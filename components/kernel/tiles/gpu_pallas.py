@@ -38,9 +38,10 @@ Values are summed in float32 over at most 1,024 pairs, beyond which XLA adds the
 types are enabled: a sum's error is below 3e-6 (1e-7 typically) of the sum of the values' magnitudes. No atomics: the
 same bits every time.
 
-**Not measured on a GPU.** Without one are checked: the results, in interpret mode; the lowering for CUDA; and, by hand,
-that Triton 3.9 compiles the lowered module for compute capabilities 8.0 and 9.0, in at most 97 KiB of shared memory
-(for one kernel on 9.0 without spilling a register); but not yet for kernels of the L1 distance.
+**Experimental: not measured on a GPU.** So :class:`~driftline.components.kernel.tiles.device.DeviceTiles` compares it
+with XLA's tiles at its first use on a device. Without a GPU are checked: the results, in interpret mode; the lowering
+for CUDA; and, by hand, that Triton 3.9 compiles the lowered module for compute capabilities 8.0 and 9.0, in at most
+97 KiB of shared memory (for one kernel on 9.0 without spilling a register); but not yet for kernels of the L1 distance.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ from driftline.components.kernel.theory.families import Family
 from driftline.components.kernel.tiles.gpu_program import (
     STRIP,
     WARPS,
-    Plan,
+    PallasConfig,
     deal_columns,
     deal_rows,
     gather_columns,
@@ -82,7 +83,7 @@ _LARGEST_GAMMA: Final = 1e38
 
 
 @partial(jax.jit, static_argnames=("families", "bin_rows", "diagonal", "precision", "interpret"))
-def fused_tile(
+def pallas_tile(
     x: jax.Array,
     y: jax.Array,
     gammas: jax.Array,
@@ -110,7 +111,7 @@ def fused_tile(
         families: Q families.
         bin_rows: c, rows and columns of a bin, one of :data:`BIN_ROWS`.
         diagonal: whether the tile lies on the diagonal, where entries i == j are taken as 0.
-        precision: how the product is taken: see the module.
+        precision: how the product is computed: see the module.
         interpret: run without a GPU, by Pallas's interpreter; slow, for tests.
 
     Returns:
@@ -124,34 +125,34 @@ def fused_tile(
     _check(x, y, gammas, families, bin_rows, precision)
     multiplied = any(family.argument != "manhattan" for family in families)
     terms = {"bf16x3": 2, "bf16x6": 3}[precision] if multiplied else 0
-    plan = Plan(families, terms, x.shape[1], math.gcd(len(y), STRIP), bin_rows, diagonal, interpret)
-    count, grid = len(families), (len(x) // plan.rows, len(y) // plan.strip)
-    x_dealt = deal_rows(_masked(x, valid_x, plan.width), plan.repeats)
-    y_dealt = deal_columns(_masked(y, valid_y, plan.width))
+    config = PallasConfig(families, terms, x.shape[1], math.gcd(len(y), STRIP), bin_rows, diagonal, interpret)
+    count, grid = len(families), (len(x) // config.rows, len(y) // config.strip)
+    x_dealt = deal_rows(_masked(x, valid_x, config.width), config.repeats)
+    y_dealt = deal_columns(_masked(y, valid_y, config.width))
     (x_terms, x_norms), (y_terms, y_norms) = _split(x_dealt, terms), _split(y_dealt, terms)
-    x_norms = jnp.where(deal_rows(_is_valid(x, valid_x), plan.repeats), x_norms, jnp.inf)
+    x_norms = jnp.where(deal_rows(_is_valid(x, valid_x), config.repeats), x_norms, jnp.inf)
     y_norms = jnp.where(deal_columns(_is_valid(y, valid_y)), y_norms, jnp.inf)
     # Coordinates first: a program takes one at a time, of all its vectors, which then lie side by side.
-    coordinates = [dealt[:, : plan.d].T for dealt in (x_dealt, y_dealt)] if plan.wants_manhattan else []
+    coordinates = [dealt[:, : config.d].T for dealt in (x_dealt, y_dealt)] if config.wants_manhattan else []
     gammas = jnp.clip(gammas, _SMALLEST_GAMMA, _LARGEST_GAMMA).astype(jnp.float32)
-    factors = jnp.stack([family.factor(gammas[q]) * plan.factor(family) for q, family in enumerate(families)])
+    factors = jnp.stack([family.factor(gammas[q]) * config.factor(family) for q, family in enumerate(families)])
     valid = jnp.stack([jnp.asarray(valid_x, jnp.int32), jnp.asarray(valid_y, jnp.int32)])
 
-    row_sums = pl.BlockSpec((count, None, plan.rows), lambda i, j: (0, j, i))
-    column_sums = pl.BlockSpec((count, WARPS, plan.strip), lambda i, j: (0, i, j))
-    cells = pl.BlockSpec((count, plan.rows // bin_rows, plan.strip // bin_rows), lambda i, j: (0, i, j))
+    row_sums = pl.BlockSpec((count, None, config.rows), lambda i, j: (0, j, i))
+    column_sums = pl.BlockSpec((count, WARPS, config.strip), lambda i, j: (0, i, j))
+    cells = pl.BlockSpec((count, config.rows // bin_rows, config.strip // bin_rows), lambda i, j: (0, i, j))
     rows, columns, bins = pl.pallas_call(
-        partial(program, plan=plan),
+        partial(program, config=config),
         grid=grid,
         in_specs=[
-            [pl.BlockSpec((plan.rows, plan.width), lambda i, j: (i, 0))] * terms,
-            [pl.BlockSpec((plan.strip, plan.width), lambda i, j: (j, 0))] * terms,
+            [pl.BlockSpec((config.rows, config.width), lambda i, j: (i, 0))] * terms,
+            [pl.BlockSpec((config.strip, config.width), lambda i, j: (j, 0))] * terms,
             [
-                pl.BlockSpec((plan.d, plan.rows), lambda i, j: (0, i)),
-                pl.BlockSpec((plan.d, plan.strip), lambda i, j: (0, j)),
+                pl.BlockSpec((config.d, config.rows), lambda i, j: (0, i)),
+                pl.BlockSpec((config.d, config.strip), lambda i, j: (0, j)),
             ][: len(coordinates)],
-            pl.BlockSpec((plan.rows,), lambda i, j: (i,)),
-            pl.BlockSpec((plan.strip,), lambda i, j: (j,)),
+            pl.BlockSpec((config.rows,), lambda i, j: (i,)),
+            pl.BlockSpec((config.strip,), lambda i, j: (j,)),
             pl.BlockSpec((count,), lambda i, j: (0,)),
             pl.BlockSpec((2,), lambda i, j: (0,)),
         ],
@@ -163,10 +164,10 @@ def fused_tile(
         ],
         compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=2),
         interpret=interpret,
-        name="fused_tile",
+        name="pallas_tile",
     )(x_terms, y_terms, coordinates, x_norms, y_norms, factors, valid)
     wide = jax.dtypes.canonicalize_dtype(np.float64)
-    rows = gather_rows(jnp.sum(rows, axis=1, dtype=wide), plan.repeats)
+    rows = gather_rows(jnp.sum(rows, axis=1, dtype=wide), config.repeats)
     columns = gather_columns(jnp.sum(columns, axis=1, dtype=wide))
     return rows, columns, bins
 

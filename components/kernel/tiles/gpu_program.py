@@ -1,4 +1,4 @@
-"""What one program of :mod:`driftline.components.kernel.tiles.gpu_pallas` does: a strip of sub-tiles, in registers."""
+"""One program of the Pallas kernel (:mod:`driftline.components.kernel.tiles.gpu_pallas`): a strip of sub-tiles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from driftline.components.kernel.theory.families import Family, Profile
+from driftline.components.kernel.theory.families import Family, ScalarFunction
 
 WARPS: Final = 4
 _COLUMNS: Final = 64  # of a sub-tile
@@ -24,18 +24,18 @@ _WHOLE: Final = 64  # up to this many components a product is taken in one go, b
 _LOG2_E: Final = 1 / math.log(2)
 
 # A GPU has an instruction for 2^v but none for e^u, which costs five more. For these families γ (√γ) is multiplied by a
-# factor, and the profile is said in terms of 2^v: the same function, to float32's rounding of v. A family that is not
-# here runs with its own profile.
-_QUICKER: Final[dict[str, tuple[float, Callable[[Profile, jax.Array], jax.Array]]]] = {
+# factor, and f is written in terms of 2^v: the same function, to float32's rounding of v. A family that is not
+# here runs with its own f.
+_QUICKER: Final[dict[str, tuple[float, Callable[[ScalarFunction, jax.Array], jax.Array]]]] = {
     "rbf": (-_LOG2_E, lambda power_of_two, v: power_of_two(v)),
-    "laplace": (_LOG2_E**2, lambda power_of_two, v: power_of_two(-jnp.sqrt(v))),
+    "laplace-l2": (_LOG2_E**2, lambda power_of_two, v: power_of_two(-jnp.sqrt(v))),
     "laplace-l1": (-_LOG2_E, lambda power_of_two, v: power_of_two(v)),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What is known of a tile when its kernel is compiled.
+class PallasConfig:
+    """The static configuration of a tile, for which its kernel is compiled.
 
     Attributes:
         families: the kernels' families.
@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def repeats(self) -> int:
-        """How many times 64 rows a sub-tile has: as many as leave registers and shared memory for the rest.
+        """Sub-tile rows, as a multiple of 64: as many as leave registers and shared memory for the rest.
 
         A thread holds half a row's values for each 64 rows. Two programs of 97 KiB fit on an H100's multiprocessor.
         """
@@ -97,18 +97,18 @@ class Plan:
     def value(self, family: Family, scaled: jax.Array) -> jax.Array:
         """Return f(u) from u times the factor of :meth:`factor`."""
         if family.name not in _QUICKER:
-            return family.profile(scaled)
+            return family.function(scaled)
         return _QUICKER[family.name][1](jnp.exp2 if self.interpret else _power_of_two, scaled)
 
     def hides_padding(self, family: Family) -> bool:
-        """Say whether the family is 0 at padding rows by itself: their squared norms are infinite, their vectors 0.
+        """Return whether the family is 0 at padding rows by itself: their squared norms are infinite, their vectors 0.
 
         Not so one of the L1 distance, which for a vector of 0 is as good as any other.
         """
         if family.argument == "manhattan":
             return False
         with jax.ensure_compile_time_eval():
-            value = family.profile(jnp.asarray(np.inf if family.argument == "distance" else 0.0, jnp.float32))
+            value = family.function(jnp.asarray(np.inf if family.argument == "distance" else 0.0, jnp.float32))
             return bool(value == 0)
 
 
@@ -174,57 +174,58 @@ def program(
     columns_ref: Any,
     bins_ref: Any,
     *,
-    plan: Plan,
+    config: PallasConfig,
 ) -> None:
-    """Go through a strip of sub-tiles: ``plan.rows`` rows, and ``plan.strip`` columns, 64 at a time."""
-    first_row, first_column = pl.program_id(0) * plan.rows, pl.program_id(1) * plan.strip
-    whole = [ref[...] for ref in x_refs] if plan.piece == plan.width else None
+    """Go through a strip of sub-tiles: ``config.rows`` rows, and ``config.strip`` columns, 64 at a time."""
+    first_row, first_column = pl.program_id(0) * config.rows, pl.program_id(1) * config.strip
+    whole = [ref[...] for ref in x_refs] if config.piece == config.width else None
     x_norms = x_norms_ref[...]
 
     def visit(step: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         here = pl.ds(step * _COLUMNS, _COLUMNS)
         arguments: dict[str, jax.Array] = {}
-        if plan.terms:
-            product = _product(whole, x_refs, y_refs, here, plan)
+        if config.terms:
+            product = _product(whole, x_refs, y_refs, here, config)
             squared = (x_norms[:, None] + y_norms_ref[here][None, :]) - 2 * product
             arguments |= {"product": product, "distance": jnp.maximum(squared, 0)}
-        if plan.wants_manhattan:
-            arguments["manhattan"] = _manhattan(coordinates, here, plan)
-        row, column = first_row + _row_numbers(plan.repeats), first_column + step * _COLUMNS + _column_numbers()
+        if config.wants_manhattan:
+            arguments["manhattan"] = _manhattan(coordinates, here, config)
+        row, column = first_row + _row_numbers(config.repeats), first_column + step * _COLUMNS + _column_numbers()
         grown = list[jax.Array]()
-        for q, family in enumerate(plan.families):
-            k = plan.value(family, factors_ref[q] * arguments[family.argument])
-            if not plan.hides_padding(family):
+        for q, family in enumerate(config.families):
+            k = config.value(family, factors_ref[q] * arguments[family.argument])
+            if not config.hides_padding(family):
                 k = jnp.where((row < valid_ref[0]) & (column < valid_ref[1]), k, 0)
-            if plan.diagonal:
+            if config.diagonal:
                 k = jnp.where(row == column, 0, k)
             grown.append(sums[q] + jnp.sum(k, axis=1))
             # Over the rows in one thread's registers, and only then over those of a warp.
-            groups = jnp.sum(k.reshape(plan.repeats, WARPS, 2, 8, _COLUMNS), axis=2)
+            groups = jnp.sum(k.reshape(config.repeats, WARPS, 2, 8, _COLUMNS), axis=2)
             groups = jnp.sum(groups, axis=0)
             columns_ref[q, :, here] = jnp.sum(groups, axis=1)
-            bins_ref[q, :, pl.ds(step * (_COLUMNS // plan.bin_rows), _COLUMNS // plan.bin_rows)] = _bins(groups, plan)
+            bins = _COLUMNS // config.bin_rows
+            bins_ref[q, :, pl.ds(step * bins, bins)] = _bins(groups, config)
         return tuple(grown)
 
-    zeros = (jnp.zeros((plan.rows,), jnp.float32),) * len(plan.families)
-    sums = jax.lax.fori_loop(np.int32(0), np.int32(plan.strip // _COLUMNS), visit, zeros)
-    for q in range(len(plan.families)):
+    zeros = (jnp.zeros((config.rows,), jnp.float32),) * len(config.families)
+    sums = jax.lax.fori_loop(np.int32(0), np.int32(config.strip // _COLUMNS), visit, zeros)
+    for q in range(len(config.families)):
         rows_ref[q, :] = sums[q]
 
 
 def _product(
-    whole: list[jax.Array] | None, x_refs: Sequence[Any], y_refs: Sequence[Any], here: Any, plan: Plan
+    whole: list[jax.Array] | None, x_refs: Sequence[Any], y_refs: Sequence[Any], here: Any, config: PallasConfig
 ) -> jax.Array:
     """Return x·yᵀ of a sub-tile, (rows, 64) float32; ``whole``, where given, is all of x's terms."""
-    zeros = jnp.zeros((plan.rows, _COLUMNS), jnp.float32)
+    zeros = jnp.zeros((config.rows, _COLUMNS), jnp.float32)
     if whole is not None:
         return _add_products(zeros, whole, [ref[here, :] for ref in y_refs])
 
     def add(piece: jax.Array, product: jax.Array) -> jax.Array:
-        along = pl.ds(piece * plan.piece, plan.piece)
+        along = pl.ds(piece * config.piece, config.piece)
         return _add_products(product, [ref[:, along] for ref in x_refs], [ref[here, along] for ref in y_refs])
 
-    return jax.lax.fori_loop(np.int32(0), np.int32(plan.width // plan.piece), add, zeros)
+    return jax.lax.fori_loop(np.int32(0), np.int32(config.width // config.piece), add, zeros)
 
 
 def _add_products(total: jax.Array, x: list[jax.Array], y: list[jax.Array]) -> jax.Array:
@@ -240,21 +241,21 @@ def _add_products(total: jax.Array, x: list[jax.Array], y: list[jax.Array]) -> j
     return total
 
 
-def _manhattan(coordinates: Sequence[Any], here: Any, plan: Plan) -> jax.Array:
+def _manhattan(coordinates: Sequence[Any], here: Any, config: PallasConfig) -> jax.Array:
     """Return the L1 distances of a sub-tile, (rows, 64) float32, of vectors of float32 with coordinates first."""
     x_ref, y_ref = coordinates
 
     def add(k: jax.Array, total: jax.Array) -> jax.Array:
         return total + jnp.abs(x_ref[k, :][:, None] - y_ref[k, here][None, :])
 
-    return jax.lax.fori_loop(np.int32(0), np.int32(plan.d), add, jnp.zeros((plan.rows, _COLUMNS), jnp.float32))
+    return jax.lax.fori_loop(np.int32(0), np.int32(config.d), add, jnp.zeros((config.rows, _COLUMNS), jnp.float32))
 
 
-def _bins(groups: jax.Array, plan: Plan) -> jax.Array:
+def _bins(groups: jax.Array, config: PallasConfig) -> jax.Array:
     """Sum (warps, 8, 64) sums over groups of consecutive rows into bins, (rows / c, 64 / c)."""
     count = 8 * WARPS
     cells = jnp.sum(groups.reshape(count, _CELL, _COLUMNS // _CELL), axis=1)
-    down, across = plan.bin_rows // plan.group, plan.bin_rows // _CELL
+    down, across = config.bin_rows // config.group, config.bin_rows // _CELL
     if across > 1:
         cells = jnp.sum(cells.reshape(count, -1, across), axis=2)
     if down > 1:

@@ -1,4 +1,4 @@
-"""The block grid and its split over tasks.
+"""The grid of blocks and tiles, and its split over tasks.
 
 Each sample's rows are cut into blocks of equal size, and the kernel matrix into tiles of block × block; no block spans
 both samples. The matrix is symmetric, so that only tiles (i, j) with i ≤ j are computed. The grid depends on the sizes
@@ -102,7 +102,7 @@ class BlockGrid:
         return start, min(start + self.block, row + size)
 
     def in_reference(self, index: int) -> bool:
-        """Say whether block ``index`` is of the reference."""
+        """Return whether block ``index`` is of the reference."""
         return self.span(index)[0] < self.n
 
     def place(self, index: int) -> int:

@@ -4,7 +4,7 @@ Floating-point addition rounds, so that its result depends on the order. It does
 of one quantum 2^−q and no partial sum outgrows 2^53 quanta: then every addition is exact, in any order. Each tile's
 contribution (a float64) is therefore rounded to such a quantum before it is added (pre-rounding: Demmel and Nguyen,
 "Fast reproducible floating-point summation", ARITH 2013, with one bin). The quantum follows from N and a bound on the
-kernel's values. What the rounding costs is at most half a quantum a tile: relative to the largest possible sum,
+kernel's values. The rounding costs at most half a quantum a tile: relative to the largest possible sum,
 2^−52 · tiles, far below the rounding of float32 tiles.
 """
 
@@ -40,7 +40,7 @@ class KernelSums:
 
     Attributes:
         rows: (Q, N, 2) float64: each row's sum of k over the reference's rows and over the current sample's.
-        within: (Q, 1 + B) float64: sᵀKs for the observed labelling and each permutation.
+        within: (Q, 1 + B) float64: sᵀKs for the observed labels and each permutation.
     """
 
     rows: NDArray[np.float64]
@@ -49,25 +49,31 @@ class KernelSums:
 
 @dataclass(frozen=True, slots=True)
 class PartialSums:
-    """What the tiles of one task add up to.
+    """The sums over the tiles of one task.
 
     Attributes:
         blocks: (k,) int32, the blocks whose rows the task touched, ascending.
         rows: (Q, k, block, 2) float64, their part of :attr:`KernelSums.rows`, zero past the end of a sample.
         within: (Q, 1 + B) float64, the task's part of :attr:`KernelSums.within`.
         tiles: number of tiles summed.
+        computed_by: ``"llvm"``, the program for this machine's processor; or, for tiles summed on JAX's devices,
+            ``"xla"``, ``"pallas"``, or both, separated by a comma.
     """
 
     blocks: NDArray[np.int32]
     rows: NDArray[np.float64]
     within: NDArray[np.float64]
     tiles: int
+    computed_by: str = "llvm"
 
 
 class SumAccumulator:
     """Adds up tiles of one task's share.
 
     Memory: 16 bytes a kernel for each row of the blocks touched, 8 bytes a kernel and permutation.
+
+    Attributes:
+        computed_by: as of :class:`PartialSums`; set by the caller.
 
     Args:
         grid: the block grid.
@@ -87,6 +93,7 @@ class SumAccumulator:
         self._row_step = np.array([[quantum(bound * grid.rows)] for bound in bounds])
         self._within_step = np.array([[quantum(bound * grid.rows**2)] for bound in bounds])
         self._tiles = 0
+        self.computed_by = "llvm"
 
     @property
     def tiles(self) -> int:
@@ -98,6 +105,7 @@ class SumAccumulator:
         self._rows += part.rows
         self._within += part.within
         self._tiles += part.tiles
+        self.computed_by = part.computed_by
 
     def add_rows(self, block: int, over: int, values: NDArray[np.float64]) -> None:
         """Add a tile's sums of the rows of one block over the rows of another, (Q, block)."""
@@ -110,7 +118,7 @@ class SumAccumulator:
 
     def result(self) -> PartialSums:
         """Return what was added."""
-        return PartialSums(self._blocks, self._rows, self._within, self._tiles)
+        return PartialSums(self._blocks, self._rows, self._within, self._tiles, self.computed_by)
 
 
 def combine(grid: BlockGrid, parts: Iterable[PartialSums]) -> KernelSums:

@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import jax
 import jax.numpy as jnp
 
+from driftline.components.kernel.theory.distances import (
+    inner_products,
+    manhattan_distances,
+    squared_distances_with_norms,
+)
 from driftline.components.kernel.theory.families import Family
 
 TileSums = tuple[jax.Array, jax.Array, jax.Array]
-
-_TOGETHER: Final = 16
-"""Coordinates whose differences one pass over a tile's L1 distances adds: memory is gone through once for so many."""
-
-
-def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Return ‖x − y‖² of every pair, (a, b), by one matrix product that has the norms among its factors."""
-    return _distances(x, y, jnp.sum(x * x, axis=1), jnp.sum(y * y, axis=1))
-
-
-def inner_products(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Return ⟨x, y⟩ of every pair, (a, b), as exactly as the dtype allows."""
-    return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
-
-
-def manhattan_distances(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Return ‖x − y‖₁ of every pair, (a, b): d subtractions a pair, never stored as (a, b, d)."""
-    d = x.shape[1]
-    together = min(d, _TOGETHER)
-    padding = ((0, -d % together), (0, 0))  # coordinates that are 0 in both add nothing
-    x_coordinates, y_coordinates = jnp.pad(x.T, padding), jnp.pad(y.T, padding)
-
-    def add(step: jax.Array, total: jax.Array) -> jax.Array:
-        left, right = (
-            jax.lax.dynamic_slice_in_dim(z, step * together, together) for z in (x_coordinates, y_coordinates)
-        )
-        for place in range(together):
-            total = total + jnp.abs(left[place][:, None] - right[place][None, :])
-        return total
-
-    return jax.lax.fori_loop(0, len(x_coordinates) // together, add, jnp.zeros((len(x), len(y)), x.dtype))
-
-
-def _distances(x: jax.Array, y: jax.Array, norms_x: jax.Array, norms_y: jax.Array) -> jax.Array:
-    one_x, one_y = jnp.ones((len(x), 1), x.dtype), jnp.ones((len(y), 1), y.dtype)
-    left = jnp.concatenate([-2 * x, norms_x[:, None], one_x], axis=1)
-    right = jnp.concatenate([y, one_y, norms_y[:, None]], axis=1)
-    return jnp.maximum(inner_products(left, right), 0)
 
 
 def xla_tile(
@@ -82,14 +47,14 @@ def xla_tile(
     arguments: dict[str, jax.Array] = {}
     if "distance" in wanted:  # padding is infinitely far: kernels of the distance are 0 there
         norms = (jnp.where(there, jnp.sum(z * z, axis=1), jnp.inf) for z, there in ((x, there_x), (y, there_y)))
-        arguments["distance"] = _distances(x, y, *norms)
+        arguments["distance"] = squared_distances_with_norms(x, y, *norms)
     if "product" in wanted:
         arguments["product"] = inner_products(x, y)
     if "manhattan" in wanted:
         arguments["manhattan"] = manhattan_distances(x, y)
     sums: list[TileSums] = []
     for place, family in enumerate(families):
-        k = family.profile(family.factor(gammas[place]) * arguments[family.argument])
+        k = family.function(family.factor(gammas[place]) * arguments[family.argument])
         if family.argument != "distance":
             k = jnp.where(there_x[:, None] & there_y[None, :], k, jnp.zeros((), k.dtype))
         # Kept as it is from here: XLA would otherwise compute it once for each sum.

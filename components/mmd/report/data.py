@@ -1,4 +1,4 @@
-"""What the drift report is made from."""
+"""The input of the drift report: the result, what its figures need, and the history."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _REMEDY = "remove it, or give another folder for the history"
 
 @dataclass(frozen=True, slots=True)
 class HistoryPoint:
-    """One run of the past, or this one: what compares from run to run, whichever method and kernels each used.
+    """One run of the past, or this one: the values that compare between runs, whichever method and kernels each used.
 
-    A run's statistic and threshold are not among it: they are numbers without a unit where kernels were combined.
+    The statistic and the threshold are left out: they are numbers without a unit where kernels were combined.
 
     Attributes:
         created: when the run began, ISO 8601 in UTC.
@@ -26,8 +26,7 @@ class HistoryPoint:
         p_value: its p-value.
         mmd2: unbiased MMD² under its leading kernel.
         mmd2_interval: MMD²'s confidence interval at 95%; None where the run has none.
-        discrimination: how often the witness told a text of the current window from one of the reference; None for
-            runs that did not record it.
+        auc: area under the witness's ROC curve; NaN or infinite where the run's vectors were.
         kernel: family of the leading kernel, for example ``"rbf"``.
         gamma: its inverse squared length scale. MMD² under kernels that differ in either does not compare.
     """
@@ -37,15 +36,13 @@ class HistoryPoint:
     p_value: float
     mmd2: float
     mmd2_interval: tuple[float, float] | None
-    discrimination: float | None
+    auc: float
     kernel: str
     gamma: float
 
     @classmethod
     def of(cls, record: Mapping[str, Any], where: str) -> Self:
         """Read a record of the history, which is a drift result without its texts and timings.
-
-        Results of version 1 had one kernel and its MMD² for a statistic, neither an interval nor a discrimination.
 
         Args:
             record: the record.
@@ -61,48 +58,31 @@ class HistoryPoint:
                 f"{_REMEDY}"
             )
         version = record.get("version")
-        if version not in (1, VERSION):
+        if version != VERSION:
             raise DataError(
-                f"{what} is a drift result of version {version!r}, expected 1 or {VERSION}; read it with the "
-                f"Driftline that wrote it, or {_REMEDY}"
+                f"{what} is a drift result of version {version!r}, expected {VERSION}; read it with the Driftline that "
+                f"wrote it, or {_REMEDY}"
             )
         try:
-            return cls._first(record) if version == 1 else cls._second(record)
+            kernel = record["kernels"][record["leading_kernel"]]
+            interval = record["mmd2_interval"]
+            if interval is not None:
+                low, high = cast("list[float]", interval)
+                interval = float(low), float(high)
+            return cls(
+                created=str(record["created"]),
+                drift=_flag(record, "drift"),
+                p_value=_number(record, "p_value"),
+                mmd2=_number(record, "mmd2"),
+                mmd2_interval=interval,
+                auc=_number(record, "auc"),
+                kernel=str(kernel["name"]),
+                gamma=_number(kernel, "gamma"),
+            )
         except KeyError as error:
             raise DataError(f"{what} has no {error.args[0]}; {_REMEDY}") from error
         except (TypeError, ValueError, IndexError) as error:
             raise DataError(f"{what} is damaged ({error}); {_REMEDY}") from error
-
-    @classmethod
-    def _first(cls, record: Mapping[str, Any]) -> Self:
-        return cls(
-            created=str(record["created"]),
-            drift=_flag(record, "drift"),
-            p_value=_number(record, "p_value"),
-            mmd2=_number(record, "statistic"),
-            mmd2_interval=None,
-            discrimination=None,
-            kernel=str(record["kernel"]),
-            gamma=_number(record, "gamma"),
-        )
-
-    @classmethod
-    def _second(cls, record: Mapping[str, Any]) -> Self:
-        kernel = record["kernels"][record["leading"]]
-        interval = record["mmd2_interval"]
-        if interval is not None:
-            low, high = cast("list[float]", interval)
-            interval = float(low), float(high)
-        return cls(
-            created=str(record["created"]),
-            drift=_flag(record, "drift"),
-            p_value=_number(record, "p_value"),
-            mmd2=_number(record, "mmd2"),
-            mmd2_interval=interval,
-            discrimination=_number(record, "discrimination"),
-            kernel=str(kernel["name"]),
-            gamma=_number(kernel, "gamma"),
-        )
 
 
 def _flag(record: Mapping[str, Any], name: str) -> bool:
@@ -121,11 +101,11 @@ def _number(record: Mapping[str, Any], name: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """Everything the report shows; the report adds no measurement of its own.
+    """The whole content of the report, which adds no measurement of its own.
 
     Attributes:
-        result: what the run found.
-        permuted: (B,) float64, the statistic under each random relabelling; empty for the method ``"cross"``.
+        result: the run's result.
+        permuted: (B,) float64, the statistic under each random permutation; empty for the method ``"cross"``.
         reference_points: (p, 2) float32, a subsample of the reference along the first two principal
             components; the second column is all zeros where the vectors have one dimension.
         current_points: (q, 2) float32, likewise for the current sample.
@@ -145,9 +125,9 @@ class ReportData:
     history: tuple[HistoryPoint, ...]
 
     def __post_init__(self) -> None:
-        if not 0 <= self.result.leading < len(self.result.kernels):
+        if not 0 <= self.result.leading_kernel < len(self.result.kernels):
             raise InputError(
-                f"result: expected the place of one of its kernels in leading, got {self.result.leading} "
+                f"result: expected the place of one of its kernels in leading_kernel, got {self.result.leading_kernel} "
                 f"for {len(self.result.kernels)}; pass the result of one run"
             )
         if self.permuted.ndim != 1:

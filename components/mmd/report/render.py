@@ -7,35 +7,43 @@ give the same bytes.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
+from typing import Final
 
+import jinja2
 from markupsafe import Markup
 
-from driftline.components.mmd.report import effect, formats, verdict
+from driftline.components.mmd.report import formats
 from driftline.components.mmd.report.data import HistoryPoint, ReportData
-from driftline.components.mmd.report.figures.glyphs import KEYS
 from driftline.components.mmd.report.figures.histogram import permutation_histogram
 from driftline.components.mmd.report.figures.kernels import GAMMA, combination_in_words, family_name, kernel_table
 from driftline.components.mmd.report.figures.scatter import sample_scatter
-from driftline.components.mmd.report.figures.svg import element
-from driftline.components.mmd.report.figures.trend import mmd2_trend, told_trend
+from driftline.components.mmd.report.figures.svg import KEYS, element
+from driftline.components.mmd.report.figures.trend import auc_trend, mmd2_trend
 from driftline.components.mmd.report.figures.variance import variance_bars
-from driftline.components.mmd.report.key_figures import compared_figures, key_figures, quantity
-from driftline.components.mmd.report.page import style, template
-from driftline.components.mmd.result import DriftResult, MovedText
+from driftline.components.mmd.report.verdict import (
+    LARGE_FROM,
+    SMALL_BELOW,
+    compared_figures,
+    compose,
+    key_figures,
+    quantity,
+)
+from driftline.components.mmd.result import DriftResult, FoundWindow, MovedText, SkippedResult
 
-__all__ = ["HistoryPoint", "ReportData", "render_report"]
-
-_MAX_TEXT = 300
-_MAX_ID = 120
-_MAX_NAME = 200
-_MAX_REASON = 500
-_MAX_MOVED = 50
-_MAX_COLUMNS = 8
-_MAX_COLUMN_NAME = 60
-_MAX_HISTORY_ROWS = 20
-_MAX_STEPS = 100
+_MAX_TEXT: Final = 300
+_MAX_ID: Final = 120
+_MAX_NAME: Final = 200
+_MAX_REASON: Final = 500
+_MAX_MOVED: Final = 50
+_MAX_COLUMNS: Final = 8
+_MAX_COLUMN_NAME: Final = 60
+_MAX_HISTORY_ROWS: Final = 20
+_MAX_STEPS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +59,13 @@ class _MovedRow:
 
 @dataclass(frozen=True, slots=True)
 class _MovedTable:
-    """One of the two tables of texts; ``hidden`` counts the rows beyond what a page bears.
+    """One of the two tables of texts.
 
-    Without its column of texts (``has_text``) where none of its rows has one; ``lacking`` says that some have none.
+    Attributes:
+        rows: the texts shown, the strongest witness first.
+        hidden: number of texts beyond the longest table.
+        has_text: whether any row has a text; the column of texts is left out otherwise.
+        lacking: whether some row has no text.
     """
 
     rows: tuple[_MovedRow, ...]
@@ -64,13 +76,13 @@ class _MovedTable:
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
-    """Where the texts of the tables are from.
+    """The column that the texts of the tables are from.
 
     Attributes:
         column: the column's name; empty where there is none.
         absent: whether there is no such column, so that the tables have ids alone.
-        carried: names of the columns that there are, the first few.
-        more: how many more there are.
+        carried: names of the first few columns of the datasets.
+        more: number of further columns.
     """
 
     column: str
@@ -91,20 +103,20 @@ class _Row:
 def render_report(data: ReportData) -> str:
     """Return the report as one HTML document that loads nothing.
 
-    What came from outside (ids, texts, names) is cleaned of what HTML forbids, cut to a length that a page
-    bears, and escaped. The result stays below about 1 MB for any input.
+    Ids, texts and names come from outside: what HTML forbids is replaced, they are cut to a readable length, and
+    escaped. The result stays below about 1 MB for any input.
 
     Args:
-        data: what the run found.
+        data: the run's result, and what the figures need.
 
     Returns:
-        The document, fit to be written as UTF-8.
+        The document, which can be written as UTF-8.
     """
     result = data.result
-    head = verdict.compose(result, data.history)
-    trends = (told_trend(data.history, result.level), mmd2_trend(data.history))
-    return template("report.html.j2").render(
-        css=style(),
+    head = compose(result, data.history)
+    trends = (auc_trend(data.history, result.level), mmd2_trend(data.history))
+    return _template("report.html.j2").render(
+        css=_style(),
         verdict=head,
         created=formats.long_time(result.created),
         figures=key_figures(result),
@@ -127,16 +139,40 @@ def render_report(data: ReportData) -> str:
         sides=_side_rows(result),
         mismatch=_mismatch(result),
         reason=formats.clean(result.method_reason, _MAX_REASON),
-        approximation=_approximation(result),
+        feature_error=_feature_error(result),
         settings=_setting_rows(result),
         steps=_step_rows(result),
         hidden_steps=max(0, len(result.steps) - _MAX_STEPS),
         total=formats.duration(math.fsum(step.seconds for step in result.steps if math.isfinite(step.seconds))),
         permutations=formats.count(result.permutations),
         level=formats.level_percent(result.level),
-        small_below=formats.level_percent(effect.SMALL_BELOW),
-        large_from=formats.level_percent(effect.LARGE_FROM),
+        small_below=formats.level_percent(SMALL_BELOW),
+        large_from=formats.level_percent(LARGE_FROM),
         keys=KEYS,
+    )
+
+
+def render_skipped(result: SkippedResult) -> str:
+    """Return the page as one HTML document that loads nothing, like the report's.
+
+    Args:
+        result: the reason and the windows.
+    """
+    sides = result.reference, result.current
+    rows: dict[str, Callable[[FoundWindow], str]] = {
+        "Asked for": lambda side: formats.clean(side.asked, _MAX_NAME),
+        "Window": lambda side: formats.clean(side.uri, _MAX_NAME),
+        "Texts": lambda side: formats.count(side.rows),
+        "Missing from the window": lambda side: formats.missing(side.missing),
+    }
+    return _template("skipped.html.j2").render(
+        css=_style(),
+        created=formats.long_time(result.created),
+        reason=formats.clean(result.reason, _MAX_REASON),
+        rows=[
+            ("As of", formats.long_time(result.as_of), formats.long_time(result.as_of)),
+            *((head, *map(cell, sides)) for head, cell in rows.items()),
+        ],
     )
 
 
@@ -189,7 +225,7 @@ def _history_rows(history: tuple[HistoryPoint, ...]) -> list[_Row]:
         _Row(
             formats.long_time(run.created),
             (
-                formats.ABSENT if run.discrimination is None else formats.share(run.discrimination),
+                formats.share(run.auc),
                 formats.number(run.mmd2),
                 formats.ABSENT if run.mmd2_interval is None else formats.between(run.mmd2_interval),
                 f"{family_name(run.kernel)}, {formats.number(run.gamma)}",
@@ -233,22 +269,22 @@ def _mismatch(result: DriftResult) -> bool:
     )
 
 
-def _approximation(result: DriftResult) -> str:
-    """Return what the random features' error means for this run, or ``""`` where nothing was approximated."""
-    if not result.approximation > 0:
+def _feature_error(result: DriftResult) -> str:
+    """Return the meaning of the random features' error for this run, or ``""`` where nothing was approximated."""
+    if not result.feature_error_bound > 0:
         return ""
-    bound = formats.number(result.approximation, digits=2)
-    said = f"Random features put an error of at most {bound} into MMD², in 99 of 100 draws of them"
-    if not abs(result.mmd2) > result.approximation:
-        return f"{said}: as much as MMD² itself, whose size is therefore not known. The p-value holds all the same."
-    return f"{said}. The p-value does not depend on it."
+    bound = formats.number(result.feature_error_bound, digits=2)
+    error = f"In 99 of 100 draws of the random features their error in MMD² is at most {bound}"
+    if not abs(result.mmd2) > result.feature_error_bound:
+        return f"{error}: as large as MMD² itself, so its size is not known. The p-value is valid nevertheless."
+    return f"{error}. The p-value does not depend on it."
 
 
 def _setting_rows(result: DriftResult) -> list[_Row]:
     projection = f"{formats.plural(result.components, 'principal component')}" if result.components else "none"
     alone = len(result.kernels) == 1
     leading = "" if alone else "Leading kernel's "
-    interval = result.mmd2_interval
+    interval, bound = result.mmd2_interval, formats.exact(result.feature_error_bound)
     values = {
         "Run began": formats.long_time(result.created),
         **({"Run": formats.clean(result.run, _MAX_NAME)} if result.run else {}),
@@ -266,8 +302,8 @@ def _setting_rows(result: DriftResult) -> list[_Row]:
         "Seed": str(result.seed),
         "MMD²": formats.exact(result.mmd2),
         "95% interval": "none" if interval is None else " to ".join(formats.exact(end) for end in interval),
-        **({"Error of random features": formats.exact(result.approximation)} if result.method == "features" else {}),
-        "Old told from new": formats.exact(result.discrimination),
+        **({"Error of random features": bound} if result.method == "features" else {}),
+        "Witness AUC": formats.exact(result.auc),
         **({} if quantity(result) == "MMD²" else {quantity(result).capitalize(): formats.exact(result.statistic)}),
         "Threshold": formats.exact(result.threshold),
         "p-value": formats.exact(result.p_value),
@@ -280,3 +316,25 @@ def _step_rows(result: DriftResult) -> list[_Row]:
         _Row(formats.clean(step.name, _MAX_NAME), (formats.count(step.tasks), formats.duration(step.seconds)))
         for step in result.steps[:_MAX_STEPS]
     ]
+
+
+def _style() -> Markup:
+    """Return the pages' CSS."""
+    return Markup(_packaged("report.css"))
+
+
+@functools.lru_cache(maxsize=2)
+def _template(name: str) -> jinja2.Template:
+    """Return one of this package's templates."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_packaged),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
+def _packaged(name: str) -> str:
+    return resources.files(__package__ or __name__).joinpath(name).read_text(encoding="utf-8")

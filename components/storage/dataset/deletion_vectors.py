@@ -1,6 +1,6 @@
-"""The rows of an embeddings dataset that readers leave out, in a Parquet file beside the shards.
+"""Deletion vectors: the rows of an embeddings dataset that readers leave out, in a Parquet file beside the shards.
 
-A shard is never written again to take a row out of it: the manifest names one file of deletes instead.
+A shard is never written again to take a row out of it: the manifest names one file of deletion vectors instead.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 
 from driftline.components.errors import DataError, StorageError, UsageError
 from driftline.components.storage.dataset.manifest import Manifest, Shard, check_shard_name
-from driftline.components.storage.dataset.shard_checks import opened_checked
-from driftline.components.storage.dataset.shard_format import whole_parquet
+from driftline.components.storage.dataset.shards import opened_checked, whole_parquet
 from driftline.components.storage.objects import store
 
 Rows = npt.NDArray[np.int64]
@@ -29,18 +28,17 @@ Rows = npt.NDArray[np.int64]
 _SCHEMA = pa.schema([pa.field("shard", pa.string(), nullable=False), pa.field("row", pa.int64(), nullable=False)])
 
 
-def write_deletes(folder: str, rows: Mapping[str, Rows], *, word: str = "") -> Shard:
+def write_deletion_vectors(folder: str, rows: Mapping[str, Rows], *, salt: str = "") -> Shard:
     """Write which rows of which shards to leave out; the manifest's `deletes` is what this returns.
 
-    The file's name, `deletes-<16 hexadecimal digits>.parquet`, comes from the rows and `word`, so that to write the
-    same again changes nothing, and other deletes, of a manifest that is there, stay as they are. Memory: some 20
-    bytes a row.
+    The file's name, `deletes-<16 hexadecimal digits>.parquet`, comes from the rows and `salt`, so that to write the
+    same again changes nothing, and those of a manifest that is there stay as they are. Memory: some 20 bytes a row.
 
     Args:
         folder: The dataset's folder.
         rows: For each shard's name the rows within it, from 0, int64, in any order; a row that is there twice counts
             once.
-        word: Sets the file apart from that of others who leave out the same rows, so that one can be removed while
+        salt: Sets the file apart from that of others who leave out the same rows, so that one can be removed while
             the other is in use.
 
     Returns:
@@ -54,8 +52,8 @@ def write_deletes(folder: str, rows: Mapping[str, Rows], *, word: str = "") -> S
     sorted_rows = {name: _unique(name, rows[name]) for name in sorted(rows)}
     given = {name: numbers for name, numbers in sorted_rows.items() if numbers.size}
     if not given:
-        raise UsageError(f"{folder}: there are no rows to leave out; give the manifest no deletes")
-    digest = hashlib.sha256(word.encode())
+        raise UsageError(f"{folder}: there are no rows to leave out; give the manifest no deletion vectors")
+    digest = hashlib.sha256(salt.encode())
     for name, numbers in given.items():
         digest.update(f"{name}\n{len(numbers)}\n".encode())
         digest.update(numbers.astype("<i8").tobytes())
@@ -80,11 +78,11 @@ def _unique(name: str, rows: Rows) -> Rows:
     numbers = np.asarray(rows)
     if numbers.ndim != 1 or (numbers.size and not np.issubdtype(numbers.dtype, np.integer)):
         raise UsageError(
-            f"deletes: shard {name!r}: the rows have shape {numbers.shape} and dtype {numbers.dtype}; give row "
-            "numbers, int64"
+            f"deletion vectors: shard {name!r}: the rows have shape {numbers.shape} and dtype {numbers.dtype}; give "
+            "row numbers, int64"
         )
     if numbers.size and numbers.min() < 0:
-        raise UsageError(f"deletes: shard {name!r}: row {numbers.min()} is under 0; give row numbers from 0")
+        raise UsageError(f"deletion vectors: shard {name!r}: row {numbers.min()} is under 0; give row numbers from 0")
     return np.unique(numbers.astype(np.int64))
 
 
@@ -101,7 +99,7 @@ def _is_there(uri: str, table: pa.Table) -> bool:
             return False
 
 
-def read_deletes(folder: str, manifest: Manifest) -> dict[str, Rows]:
+def read_deletion_vectors(folder: str, manifest: Manifest) -> dict[str, Rows]:
     """Read which rows of a dataset's shards to leave out.
 
     Memory: 8 bytes a row, thrice that while reading.
@@ -118,8 +116,8 @@ def read_deletes(folder: str, manifest: Manifest) -> dict[str, Rows]:
         return {}
     uri = store.join(folder, manifest.deletes.name)
     with (
-        opened_checked(uri, manifest.deletes, "deletes file") as (_, handle),
-        whole_parquet(uri, "the deletes"),
+        opened_checked(uri, manifest.deletes, "deletion vectors file") as (_, handle),
+        whole_parquet(uri, "the deletion vectors"),
         pq.ParquetFile(handle) as file,
     ):
         schema = file.schema_arrow.remove_metadata()

@@ -30,12 +30,12 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "shards": list,
 }
 _NO_DELETES_VERSION = 1
-"""Version 2 added the deletes, and nothing else."""
+"""Version 2 added the deletion vectors, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One Parquet file of a dataset: a shard, or the deletes.
+    """One Parquet file of a dataset: a shard, or the deletion vectors.
 
     Attributes:
         name: Its name within the dataset's folder; in a joined dataset with the folder of its part before it.
@@ -70,7 +70,7 @@ class Shard:
 class Manifest:
     """What an embeddings dataset holds. Rows are numbered through the shards, in this order, from 0.
 
-    Rows that the deletes name are not there for a reader: they are neither counted nor numbered.
+    Rows that the deletion vectors name are not there for a reader: they are neither counted nor numbered.
 
     Attributes:
         model: The name of the model that made the vectors.
@@ -80,7 +80,7 @@ class Manifest:
         dtype: `float32` or `float16`.
         columns: The names of the carried columns, in the shards' order.
         shards: The shards, at least one.
-        deletes: The file that names the rows to leave out (`deletes.write_deletes`); None where there are none.
+        deletes: The file of deletion vectors, which name the rows to leave out; None where there are none.
 
     Raises:
         DataError: A value is not possible, two files or columns bear one name, or more rows are left out than
@@ -108,7 +108,7 @@ class Manifest:
             raise DataError("manifest: a column's name is there twice; give each column its own name")
         if self.deletes is not None:
             if self.deletes.name in names:
-                raise DataError(f"manifest: {self.deletes.name!r} is a shard and the deletes; write it again")
+                raise DataError(f"manifest: {self.deletes.name!r} is a shard and the deletion vectors; write it again")
             if self.deletes.rows > self.stored_rows:
                 raise DataError(
                     f"manifest: {self.deletes.rows} rows are to be left out, the shards have {self.stored_rows}; "
@@ -129,8 +129,8 @@ class Manifest:
     def digest(self) -> str:
         """`sha256:` and the hexadecimal SHA-256 of the manifest's canonical JSON: the dataset's identity.
 
-        Without deletes it is that of the manifest's version 1, so that a dataset keeps its identity when its manifest
-        is written again.
+        Without deletion vectors it is that of the manifest's version 1, so that a dataset keeps its identity when its
+        manifest is written again.
         """
         record = self.to_json()
         if self.deletes is None:
@@ -194,7 +194,7 @@ class Manifest:
             dtype=record["dtype"],
             columns=tuple(record["columns"]),
             shards=tuple(shards),
-            deletes=None if deletes is None else _shard("manifest: the deletes", deletes),
+            deletes=None if deletes is None else _shard("manifest: the deletion vectors", deletes),
         )
         if manifest.rows != record["rows"]:
             less = "" if manifest.deletes is None else f", less the {manifest.deletes.rows} deleted"

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from driftline.components.errors import DataError, StorageError
-from driftline.components.storage.dataset.deletion_vectors import read_deletes
+from driftline.components.storage.dataset.deletion_vectors import read_deletion_vectors
 from driftline.components.storage.dataset.manifest import MANIFEST_NAME, JoinedManifest, Manifest
 from driftline.components.storage.objects import store
 from driftline.components.storage.objects.location import FileInfo
@@ -176,16 +176,16 @@ def joined_manifest(folder: str, selectors: Sequence[Selector] = ()) -> JoinedMa
     return JoinedManifest.of(parts)
 
 
-def joined_deletes(folder: str, manifest: Manifest) -> dict[str, npt.NDArray[np.int64]]:
-    """Read which rows of which shards to leave out, as `read_deletes` does, of one dataset or of all joined ones."""
+def joined_deletion_vectors(folder: str, manifest: Manifest) -> dict[str, npt.NDArray[np.int64]]:
+    """Read the deletion vectors, as `read_deletion_vectors` does, of one dataset or of all joined ones."""
     if not isinstance(manifest, JoinedManifest):
-        return read_deletes(folder, manifest)
-    with_deletes = [(name, part) for name, part in manifest.parts if part.deletes is not None]
+        return read_deletion_vectors(folder, manifest)
+    with_vectors = [(name, part) for name, part in manifest.parts if part.deletes is not None]
     with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda entry: read_deletes(store.join(folder, entry[0]), entry[1]), with_deletes)
+        found = pool.map(lambda entry: read_deletion_vectors(store.join(folder, entry[0]), entry[1]), with_vectors)
         return {
             f"{name}/{shard}": rows
-            for (name, _), deletes in zip(with_deletes, found, strict=True)
+            for (name, _), deletes in zip(with_vectors, found, strict=True)
             for shard, rows in deletes.items()
         }
 

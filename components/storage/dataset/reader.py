@@ -6,48 +6,43 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from driftline.components.errors import DataError, UsageError
-from driftline.components.storage.dataset.deletion_vectors import write_deletes
 from driftline.components.storage.dataset.manifest import MANIFEST_NAME, JoinedManifest, Manifest, Shard
 from driftline.components.storage.dataset.partitions import (
-    joined_deletes,
+    joined_deletion_vectors,
     joined_manifest,
     read_manifest,
     selected_folders,
 )
 from driftline.components.storage.dataset.prefetch import ReadAhead, Room, Source, Value, read_ahead, waiting
-from driftline.components.storage.dataset.shard_checks import finished_shard, verify_shard
-from driftline.components.storage.dataset.shard_format import embedding_type
-from driftline.components.storage.dataset.shard_reader import Checked, Opened, Piece, Wanted, opened, shard_pieces
-from driftline.components.storage.dataset.shard_writer import write_manifest, write_shard
+from driftline.components.storage.dataset.shards import (
+    embedding_type,
+    opened_checked,
+    vectors_of,
+    whole_parquet,
+)
 from driftline.components.storage.objects import store
-
-__all__ = [
-    "Batch",
-    "EmbeddingsDataset",
-    "Manifest",
-    "ReadAhead",
-    "Shard",
-    "finished_shard",
-    "verify_shard",
-    "write_deletes",
-    "write_manifest",
-    "write_shard",
-]
+from driftline.components.storage.objects.location import FileInfo
 
 Rows = npt.NDArray[np.int64]
+Checked = dict[str, FileInfo]
+
+
 _NO_ROWS = np.empty(0, np.int64)
 _ONE_BATCH = ReadAhead(bytes=1, threads=1)  # its values are counted, not weighed: one is ready, or being made
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class EmbeddingBatch:
     """Consecutive wanted rows of a dataset.
 
     Attributes:
@@ -70,7 +65,7 @@ class Batch:
 class EmbeddingsDataset:
     """An embeddings dataset that is complete: its manifest is there; or several of them, read as one.
 
-    Rows that the dataset's deletes name are not there: no reader sees them, and row numbers pass over them.
+    Rows that the dataset's deletion vectors name are not there: no reader sees them, and row numbers pass over them.
 
     Before the first row of a shard is read through this object, the shard's size and checksum are compared with the
     manifest (gs://: by the object's metadata; local: by streaming the file once, in the background).
@@ -89,7 +84,7 @@ class EmbeddingsDataset:
         self._ahead = ahead or ReadAhead()
         self._checked: Checked = {}
         self._schema: pa.Schema | None = None
-        self._deletes: dict[str, Rows] | None = None
+        self._deletion_vectors: dict[str, Rows] | None = None
 
     @classmethod
     def open(cls, uri: str, ahead: ReadAhead | None = None) -> EmbeddingsDataset:
@@ -158,7 +153,7 @@ class EmbeddingsDataset:
         columns: Sequence[str] = ("id", "embedding"),
         rows: Rows | None = None,
         batch_rows: int = 4096,
-    ) -> Generator[Batch]:
+    ) -> Generator[EmbeddingBatch]:
         """Stream the dataset, or some of its rows, in dataset order.
 
         Only the columns asked for are read, and only the row groups that hold wanted rows. However the
@@ -174,7 +169,7 @@ class EmbeddingsDataset:
         from gs:// also what the open files hold, some 20 MiB for each thread.
 
         Args:
-            columns: Which ones; `embedding` becomes `Batch.embeddings`, float16 widened to float32.
+            columns: Which ones; `embedding` becomes `EmbeddingBatch.embeddings`, float16 widened to float32.
             rows: Numbers of the wanted rows: int64, ascending, none twice; all by default.
             batch_rows: Rows in a batch.
 
@@ -183,8 +178,8 @@ class EmbeddingsDataset:
 
         Raises:
             UsageError: A column is not there, a row number is out of range or order, or `batch_rows` under 1.
-            DataError: A shard or the deletes are missing, damaged or not as the manifest says, or a vector is not
-                finite.
+            DataError: A shard or the deletion vectors are missing, damaged or not as the manifest says, or a vector is
+                not finite.
             StorageError: A shard cannot be read.
         """
         if batch_rows < 1:
@@ -207,7 +202,7 @@ class EmbeddingsDataset:
         finally:
             batches.close()
 
-    def _assembled(self, columns: Sequence[str], wanted: Rows | None, batch_rows: int) -> Source[Batch]:
+    def _assembled(self, columns: Sequence[str], wanted: Rows | None, batch_rows: int) -> Source[EmbeddingBatch]:
         pieces = self._pieces(columns, wanted)
         try:
             held: list[Piece] = []
@@ -296,7 +291,7 @@ class EmbeddingsDataset:
             contents.close()
 
     def _sources(self, columns: Sequence[str], wanted: Rows | None) -> list[Source[Opened | Piece]]:
-        deletes = self._read_deletes()
+        deletes = self._read_deletion_vectors()
         sources: list[Source[Opened | Piece]] = []
         first = 0
         for shard in self.manifest.shards:
@@ -312,19 +307,19 @@ class EmbeddingsDataset:
             first = after
         return sources
 
-    def _read_deletes(self) -> dict[str, Rows]:
-        if self._deletes is None:
-            self._deletes = joined_deletes(self._folder, self.manifest)
-        return self._deletes
+    def _read_deletion_vectors(self) -> dict[str, Rows]:
+        if self._deletion_vectors is None:
+            self._deletion_vectors = joined_deletion_vectors(self._folder, self.manifest)
+        return self._deletion_vectors
 
-    def _batch(self, pieces: list[Piece]) -> Batch:
+    def _batch(self, pieces: list[Piece]) -> EmbeddingBatch:
         rows = np.concatenate([piece.rows for piece in pieces])
         embeddings = np.empty((len(rows), 0), np.float32)
         if pieces[0].vectors is not None:
             # One copy, which also widens float16 and frees the row groups.
             embeddings = np.empty((len(rows), self.dimension), np.float32)
             np.concatenate([piece.vectors for piece in pieces if piece.vectors is not None], out=embeddings)
-        return Batch(rows, embeddings, pa.concat_tables([piece.table for piece in pieces]))
+        return EmbeddingBatch(rows, embeddings, pa.concat_tables([piece.table for piece in pieces]))
 
     def _check_types(self, shard: Opened) -> None:
         # Here and not where shards are opened, so that it is always the later shard that is refused.
@@ -336,3 +331,184 @@ class EmbeddingsDataset:
                     f"{shard.uri}: column {name!r} holds {here}, an earlier shard holds {before}; run the backfill "
                     "again"
                 )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A shard that is as the manifest says.
+
+    Attributes:
+        uri: Where it is.
+        file: Its content; closed when the shard's rows are all read.
+        schema: Its columns, without metadata.
+    """
+
+    uri: str
+    file: pq.ParquetFile
+    schema: pa.Schema
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Wanted rows of one row group.
+
+    Attributes:
+        rows: Their numbers in the dataset, int64, shape (rows,), ascending.
+        vectors: Shape (rows, dimension), float32 or float16, finite, may be read-only; None where not asked for.
+        table: The other columns asked for.
+    """
+
+    rows: Rows
+    vectors: npt.NDArray[Any] | None
+    table: pa.Table
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+        vectors = 0 if self.vectors is None else self.vectors.nbytes
+        return self.rows.nbytes + vectors + self.table.nbytes
+
+    def cut(self, at: int) -> tuple[Piece, Piece]:
+        """Cut into the first `at` rows and the others."""
+        v = self.vectors
+        return (
+            Piece(self.rows[:at], None if v is None else v[:at], self.table.slice(0, at)),
+            Piece(self.rows[at:], None if v is None else v[at:], self.table.slice(at)),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """Which rows of a shard to read.
+
+    Attributes:
+        first: Number, in the dataset, of the shard's first row that is not deleted.
+        live: The wanted rows, counted from there, int64, ascending; None for all.
+        deleted: The shard's deleted rows, int64, ascending.
+    """
+
+    first: int
+    live: Rows | None
+    deleted: Rows
+
+    def stored(self, rows: int) -> tuple[Rows, Rows]:
+        """Return the rows' places in the shard, which has so many, and their numbers in the dataset."""
+        live = np.arange(rows - len(self.deleted), dtype=np.int64) if self.live is None else self.live
+        # Deleted row k lies behind as many live ones as its place less k: so many of those before a row to skip.
+        skipped = np.searchsorted(self.deleted - np.arange(len(self.deleted)), live, side="right")
+        return live + skipped, live + self.first
+
+
+def shard_pieces(
+    folder: str, manifest: Manifest, shard: Shard, columns: Sequence[str], wanted: Wanted, checked: Checked
+) -> Source[Opened | Piece]:
+    """Read the wanted rows of a shard: what `read_ahead` takes.
+
+    Yields the opened shard, then the pieces. Only the columns asked for are read, and only the row groups that hold
+    wanted rows.
+
+    Args:
+        folder: The dataset's folder.
+        manifest: The dataset's manifest.
+        shard: One of its shards.
+        columns: Which to read; `embedding` becomes `Piece.vectors`.
+        wanted: Which rows.
+        checked: The files, by the shards' names, whose content is known to be right; this one is added.
+
+    Raises:
+        DataError: The shard is missing, damaged or not as the manifest says, or a vector is not finite.
+        StorageError: It cannot be read.
+    """
+    with opened(folder, manifest, shard, checked) as found:
+        yield Value(found, 0)
+        places, numbers = wanted.stored(shard.rows)
+        start = 0
+        for group in range(found.file.num_row_groups):
+            metadata = found.file.metadata.row_group(group)
+            low, high = np.searchsorted(places, [start, start + metadata.num_rows])
+            if low < high:
+                yield Room(_decoded_bytes(metadata, columns))
+                piece = _piece(found, manifest, group, start, columns, places[low:high] - start, numbers[low:high])
+                yield Value(piece, piece.bytes)
+                del piece  # the consumer's alone from here on
+            start += metadata.num_rows
+
+
+@contextmanager
+def opened(folder: str, manifest: Manifest, shard: Shard, checked: Checked) -> Generator[Opened]:
+    """Open a shard, after a check of its checksum unless that is known to be right, and of its columns."""
+    uri = store.join(folder, shard.name)
+    with opened_checked(uri, shard, known=checked.get(shard.name)) as (info, handle):
+        with whole_parquet(uri, "the footer"):
+            file = pq.ParquetFile(handle)
+        with file:
+            schema = file.schema_arrow.remove_metadata()
+            _check(uri, shard, manifest, file.metadata.num_rows, schema)
+            checked[shard.name] = info
+            yield Opened(uri, file, schema)
+
+
+def _decoded_bytes(metadata: pq.RowGroupMetaData, columns: Sequence[str]) -> int:
+    total = 0
+    for index in range(metadata.num_columns):
+        column = metadata.column(index)
+        path: str = column.path_in_schema
+        if any(path == name or path.startswith(f"{name}.") for name in columns):
+            total += column.total_uncompressed_size
+    return total
+
+
+def _piece(
+    shard: Opened, manifest: Manifest, group: int, start: int, columns: Sequence[str], places: Rows, numbers: Rows
+) -> Piece:
+    with whole_parquet(shard.uri, f"row group {group}"):
+        table = shard.file.read_row_group(group, columns=list(columns))
+    vectors = _vectors(shard, manifest.dimension, table, group, start) if "embedding" in columns else None
+    count = table.num_rows
+    table = table.select([name for name in columns if name != "embedding"])
+    if places.size < count:
+        table = table.take(pa.array(places))
+        vectors = None if vectors is None else vectors[places]
+    return Piece(numbers, vectors, table)
+
+
+def _vectors(shard: Opened, dimension: int, table: pa.Table, group: int, start: int) -> npt.NDArray[Any]:
+    uri = shard.uri
+    try:
+        vectors = vectors_of(pa.concat_arrays(table.column("embedding").chunks), dimension)
+    except ValueError as error:
+        raise DataError(f"{uri}: column 'embedding', row group {group}: {error}; run the backfill again") from error
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        row = int(np.flatnonzero(~finite)[0])
+        name = shard.file.read_row_group(group, columns=["id"]).column("id")[row].as_py()
+        raise DataError(
+            f"{uri}: column 'embedding', row {start + row + 1} (id {name!r}): the vector has a NaN or an "
+            "infinity; check the model and run the backfill again"
+        )
+    return vectors
+
+
+def _check(uri: str, shard: Shard, manifest: Manifest, rows: int, schema: pa.Schema) -> None:
+    expected = ("id", "embedding", *manifest.columns)
+    if rows != shard.rows:
+        raise DataError(
+            f"{uri}: the shard has {rows} rows, its manifest says {shard.rows}; restore it or run the backfill again"
+        )
+    if tuple(schema.names) != expected:
+        raise DataError(
+            f"{uri}: the shard has the columns {', '.join(schema.names)}, its manifest says {', '.join(expected)}; "
+            "restore it or run the backfill again"
+        )
+    kind = schema.field("embedding").type
+    if not pa.types.is_fixed_size_list(kind) or kind.list_size != manifest.dimension:
+        raise DataError(
+            f"{uri}: column 'embedding' holds {kind}, its manifest says dimension {manifest.dimension}; restore "
+            "it or run the backfill again"
+        )
+    item = {pa.float32(): "float32", pa.float16(): "float16"}.get(kind.value_type, str(kind.value_type))
+    if item != manifest.dtype:
+        raise DataError(
+            f"{uri}: column 'embedding' holds {item}, its manifest says {manifest.dtype}; restore it or "
+            "run the backfill again"
+        )

@@ -37,9 +37,9 @@ from driftline.components.storage.dataset.partitions import (
 )
 from driftline.components.storage.dataset.prefetch import ReadAhead
 from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.iso_times import parse_time
 from driftline.components.storage.objects import store
 from driftline.components.storage.objects.location import normalised
-from driftline.components.storage.texts.times import parse_time
 
 MOST_PARTS: Final = 100_000
 """Days or hours of a window: 273 years, or 11 years of hours. Whoever wants more wants the whole folder."""

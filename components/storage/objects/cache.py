@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from driftline.components.errors import StorageError
-from driftline.components.storage.objects.checksum import file_crc32c
 from driftline.components.storage.objects.local import PART_SUFFIX, LocalStore, local_error
-from driftline.components.storage.objects.location import FileInfo
+from driftline.components.storage.objects.location import FileInfo, file_crc32c
 
 Download = Callable[[Iterable[tuple[FileInfo, Path]]], None]
 """Downloads objects to local paths, each of which appears or is replaced once it is whole."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import google_crc32c
 
 from driftline.components.errors import StorageError
-from driftline.components.storage.objects.checksum import crc32c_text
+from driftline.components.storage.objects.location import crc32c_text
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -203,6 +203,15 @@ class LocalStore:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         return _described(uri, found)
 
+    def find(self, uri: str) -> FileInfo | None:
+        """Describe one file; None where there is none."""
+        try:
+            return self.stat(uri)
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                return None
+            raise
+
     def exists(self, uri: str) -> bool:
         """Say whether a file or a folder is there."""
         with _reported(uri, "look up"):

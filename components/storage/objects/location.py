@@ -1,7 +1,8 @@
-"""The grammar of names: local paths, `file://` and `gs://` URIs, and what a store offers for them."""
+"""Names of files (local paths, `file://` and `gs://` URIs), their versions and checksums, and what a store offers."""
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, Literal, Protocol, TypeAlias
 from urllib.parse import unquote
 
+import google_crc32c
+
 from driftline.components.errors import StorageConflict, StorageError, UsageError
+
+# Bytes read at a time: enough that the checksum, at gigabytes a second, is not held up by calls.
+_BLOCK_BYTES = 1 << 20
+
 
 GCS_SCHEME = "gs://"
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -62,6 +69,10 @@ class Store(Protocol):
 
     def stat(self, uri: str) -> FileInfo:
         """Describe one file."""
+        ...
+
+    def find(self, uri: str) -> FileInfo | None:
+        """Describe one file; None where there is none."""
         ...
 
     def exists(self, uri: str) -> bool:
@@ -210,3 +221,22 @@ def relative_names(uri: str, files: list[FileInfo]) -> dict[str, FileInfo]:
         if any(str(parent) in names for parent in PurePosixPath(name).parents):
             raise StorageError(f"{info.uri}: an object is named like its folder; rename one of them")
     return names
+
+
+def crc32c_text(checksum: google_crc32c.Checksum) -> str:
+    """Base64 of the big-endian CRC-32C of what a checksum has seen."""
+    return base64.b64encode(checksum.digest()).decode("ascii")
+
+
+def stream_crc32c(stream: BinaryIO) -> str:
+    """Base64 of the big-endian CRC-32C of what is left of a stream. Memory: 2 MiB."""
+    checksum = google_crc32c.Checksum()
+    while block := stream.read(_BLOCK_BYTES):
+        checksum.update(block)
+    return crc32c_text(checksum)
+
+
+def file_crc32c(path: Path) -> str:
+    """Base64 of the big-endian CRC-32C of a local file."""
+    with path.open("rb") as stream:
+        return stream_crc32c(stream)

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 
 from driftline.components.errors import DataError
 from driftline.components.storage.objects.cache import cached_copy
-from driftline.components.storage.objects.checksum import stream_crc32c
 from driftline.components.storage.objects.local import LocalStore
 from driftline.components.storage.objects.location import (
     ANY,
@@ -27,6 +26,7 @@ from driftline.components.storage.objects.location import (
     join,
     normalised,
     relative_names,
+    stream_crc32c,
 )
 
 __all__ = [
@@ -37,7 +37,9 @@ __all__ = [
     "crc32c",
     "create",
     "exists",
+    "find",
     "join",
+    "json_bytes",
     "last_written",
     "list_files",
     "list_folders",
@@ -146,22 +148,30 @@ def read_json(uri: str) -> Any:
         raise DataError(f"{uri}: is not JSON ({error}); restore the file or write it again") from error
 
 
-def write_json(uri: str, value: Any, *, over: Over = ANY) -> None:
-    """Write a value as JSON (UTF-8, sorted keys, indented by 2), atomically; `over` as for `create`.
+def json_bytes(uri: str, value: Any) -> bytes:
+    """Return the content of a JSON file: UTF-8, sorted keys, indented by 2.
 
     Raises:
-        StorageConflict: Something else is there than `over` says.
-        StorageError: It cannot be written.
-        DataError: The value is not JSON: NaN, infinity, or an object of another type.
+        DataError: The value is not JSON: NaN, infinity, or an object of another type; `uri` is named.
     """
     try:
         text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        content = f"{text}\n".encode()
+        return f"{text}\n".encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(
             f"{uri}: the value to write is not JSON ({error}); give finite numbers, strings, lists and mappings"
         ) from error
-    write_bytes(uri, content, over=over)
+
+
+def write_json(uri: str, value: Any, *, over: Over = ANY) -> None:
+    """Write a value as JSON, as of `json_bytes`, atomically; `over` as for `create`.
+
+    Raises:
+        StorageConflict: Something else is there than `over` says.
+        StorageError: It cannot be written.
+        DataError: The value is not JSON.
+    """
+    write_bytes(uri, json_bytes(uri, value), over=over)
 
 
 def stat(uri: str) -> FileInfo:
@@ -172,6 +182,16 @@ def stat(uri: str) -> FileInfo:
     """
     store, place = _store(uri)
     return store.stat(place)
+
+
+def find(uri: str) -> FileInfo | None:
+    """Describe one file without reading it; None where there is none. On gs:// that is one request.
+
+    Raises:
+        StorageError: It cannot be known: a folder, no permission, not reachable, no such bucket.
+    """
+    store, place = _store(uri)
+    return store.find(place)
 
 
 def crc32c(file: str | FileInfo) -> str:

@@ -20,8 +20,28 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(kind)  # takes some 10 ms to make
 
 
+def value_bytes(uri: str, value: object) -> bytes:
+    """Return a dataclass as the content of a JSON file. Floats survive the round trip bit for bit.
+
+    Args:
+        uri: the file, for messages.
+        value: the dataclass.
+
+    Raises:
+        DataError: a number is NaN or infinite, or a string is not Unicode; neither is JSON.
+    """
+    try:
+        plain = _adapter(type(value)).dump_python(value, mode="json")
+        return json.dumps(plain, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError as error:
+        raise DataError(
+            f"{uri}: the {type(value).__name__} to write is not JSON ({error}); look for NaN or damaged text in "
+            "the input"
+        ) from error
+
+
 def write_value(uri: str, value: object, *, over: Over = ANY) -> None:
-    """Write a dataclass as JSON, whole or not at all. Floats survive the round trip bit for bit.
+    """Write a dataclass as JSON, as of :func:`value_bytes`, whole or not at all.
 
     Args:
         uri: the file.
@@ -29,19 +49,11 @@ def write_value(uri: str, value: object, *, over: Over = ANY) -> None:
         over: what it may replace, as of `store.create`.
 
     Raises:
-        DataError: a number is NaN or infinite, or a string is not Unicode; neither is JSON.
+        DataError: it is not JSON.
         StorageConflict: something else is there than `over` says.
         StorageError: the file could not be written.
     """
-    try:
-        plain = _adapter(type(value)).dump_python(value, mode="json")
-        content = json.dumps(plain, allow_nan=False, ensure_ascii=False).encode()
-    except ValueError as error:
-        raise DataError(
-            f"{uri}: the {type(value).__name__} to write is not JSON ({error}); look for NaN or damaged text in "
-            "the input"
-        ) from error
-    write_bytes(uri, content, over=over)
+    write_bytes(uri, value_bytes(uri, value), over=over)
 
 
 def read_value(uri: str, kind: type[T]) -> T:

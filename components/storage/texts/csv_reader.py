@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from driftline.components.errors import DataError
-from driftline.components.storage.texts.lines import TextLines, decoded, text_lines, undamaged
 from driftline.components.storage.texts.rows import (
     BATCH_BYTES,
     Carried,
@@ -21,7 +20,11 @@ from driftline.components.storage.texts.rows import (
     RowBatch,
     Start,
     TextColumns,
+    TextLines,
     check_names,
+    decoded,
+    text_lines,
+    undamaged,
 )
 
 _FRONT = Start()

@@ -1,43 +1,268 @@
-"""Texts in files: found, checked once, then read in slices, always with the same columns and types."""
+"""Texts in files: found, scanned once, then read in slices, always with the same columns and types.
+
+`find_texts` lists files, `scan_texts` makes a `TextSource` of each, `read_texts` gives the kept rows of one.
+"""
 
 # pyright: reportAttributeAccessIssue=false
 # (pyarrow ships no types)
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from driftline.components.errors import DataError, UsageError
 from driftline.components.storage.objects import store
-from driftline.components.storage.texts.arrow_types import as_strings
-from driftline.components.storage.texts.checks import IdIndex
+from driftline.components.storage.objects.location import is_gcs, normalised, split_gcs
+from driftline.components.storage.texts.arrow_types import as_strings, type_from_name
 from driftline.components.storage.texts.csv_reader import CsvTexts
 from driftline.components.storage.texts.filter import SelectionFilter
-from driftline.components.storage.texts.find import NoTexts, find_texts, text_format
 from driftline.components.storage.texts.jsonl import JsonlTexts
 from driftline.components.storage.texts.parquet import ParquetTexts
 from driftline.components.storage.texts.rows import Carried, Projection, RowBatch, Start, TextColumns, TextReader
-from driftline.components.storage.texts.rules import TextCounts, check_ids, judge, kept_rows, null_rows
+from driftline.components.storage.texts.rules import IdIndex, TextCounts, check_ids, judge, kept_rows, null_rows
 from driftline.components.storage.texts.selection import TextSelection
-from driftline.components.storage.texts.source import PieceCutter, TextPiece, TextSource, carried_schema
 
-__all__ = [
-    "TextColumns",
-    "TextCounts",
-    "TextPiece",
-    "TextSelection",
-    "TextSource",
-    "carried_schema",
-    "find_texts",
-    "read_texts",
-    "read_tombstones",
-    "scan_texts",
-]
+_FORMATS = {
+    ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".ndjson": "jsonl",
+    ".ndjson.gz": "jsonl",
+    ".csv": "csv",
+    ".csv.gz": "csv",
+}
+_READABLE = ".parquet, .jsonl, .ndjson or .csv (the last three also .gz)"
+_WILD = re.compile(r"[*?]")
+
+
+class NoTextFiles(DataError):  # noqa: N818 - named for what it is: a night may be quiet
+    """There is no file where texts were expected."""
+
+
+class NoTexts(DataError):  # noqa: N818
+    """There are files of texts, but no text in them that is wanted."""
+
+
+def text_format(uri: str) -> str | None:
+    """The format that a file's name tells: `parquet`, `jsonl`, `csv`, or None."""
+    name = uri.rpartition("/")[2].lower()
+    for ending, kind in _FORMATS.items():
+        if name.endswith(ending):
+            return kind
+    return None
+
+
+def find_texts(inputs: Sequence[str]) -> list[str]:
+    """Find the files of texts that `inputs` name.
+
+    Args:
+        inputs: Each a file, a folder (every file in it, at any depth, that ends in .parquet, .jsonl, .ndjson
+            or .csv, the last three also with .gz), or a pattern: `*` and `?` stay within one path component,
+            `**` spans any number. Local or gs://. In folders and patterns, names that begin with a dot or an
+            underscore are left out, and so are files of other kinds.
+
+    Returns:
+        URIs in the order of the inputs, sorted within each; a file that two inputs name is there once.
+
+    Raises:
+        DataError: An input names nothing, or a file of another kind.
+        StorageError: A place cannot be listed.
+    """
+    if not inputs:
+        raise DataError(f"no inputs: name at least one file, folder or pattern of texts ({_READABLE})")
+    found: dict[str, str] = {}
+    for given in inputs:
+        for uri in _resolve(normalised(given)):
+            found.setdefault(uri if is_gcs(uri) else str(Path(uri).absolute()), uri)
+    return list(found.values())
+
+
+def _resolve(given: str) -> list[str]:
+    place = given if is_gcs(given) else str(Path(given))
+    if is_gcs(place):
+        split_gcs(place)
+    # Looked up first: a file may bear a name that looks like a pattern.
+    listed = [info.uri for info in store.list_files(place)]
+    if listed == [place]:
+        if text_format(place) is None:
+            raise DataError(f"{given}: its name does not tell the format of the texts; end it in {_READABLE}")
+        return listed
+    base, pattern = place.rstrip("/"), ""
+    if not listed and (wild := _WILD.search(place)):
+        base = place[: wild.start()].rpartition("/")[0]
+        pattern = place[len(base) :].lstrip("/")
+        folder = base or ("/" if place.startswith("/") else ".")
+        names = _regex(pattern)
+        listed = [info.uri for info in store.list_files(folder) if names.fullmatch(_relative(info.uri, base))]
+    readable = [uri for uri in listed if text_format(uri) and _visible(_relative(uri, base))]
+    if readable:
+        return readable
+    if listed:
+        raise DataError(
+            f"{given}: none of the {len(listed)} files found there is one of texts; name files that end in "
+            f"{_READABLE}, without a dot or an underscore at the front"
+        )
+    missing = "no file matches the pattern" if pattern else "there is no such file, and no file in such a folder"
+    raise NoTextFiles(f"{given}: {missing}; check the path")
+
+
+def _relative(uri: str, base: str) -> str:
+    return uri.removeprefix(base).lstrip("/")
+
+
+def _visible(name: str) -> bool:
+    return not any(part.startswith((".", "_")) for part in name.split("/"))
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    parts = pattern.split("/")
+    expression = ""
+    for i, part in enumerate(parts):
+        last = i == len(parts) - 1
+        if part == "**":
+            expression += ".+" if last else "(?:[^/]+/)*"
+            continue
+        for character in part:
+            expression += {"*": "[^/]*", "?": "[^/]"}.get(character, re.escape(character))
+        expression += "" if last else "/"
+    return re.compile(expression, re.DOTALL)
+
+
+PIECE_ROWS = 1024
+"""Rows in a piece at most."""
+
+PIECE_BYTES = 1 << 20
+"""Bytes of kept texts in a piece at most, save where one text alone has more."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextPiece:
+    """Consecutive rows of a file: what work is cut by.
+
+    Attributes:
+        start: The first row, from 0.
+        rows: How many rows of the file, at most 1024.
+        texts: How many of them are kept.
+        bytes: UTF-8 bytes of the kept texts: at most 1 MiB, or those of one longer text.
+        offset: The byte of the file at which the first row begins; None where rows cannot be sought so: in Parquet,
+            which skips row groups, and in gzip.
+    """
+
+    start: int
+    rows: int
+    texts: int
+    bytes: int
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextSource:
+    """What a scan found of one file of texts.
+
+    Attributes:
+        uri: The file.
+        format: `parquet`, `jsonl` or `csv`; gzip is told by the content.
+        rows: Its rows, whether they are kept or not.
+        bytes: Its size.
+        crc32c: Its checksum: base64 of the big-endian CRC-32C.
+        carried: Its other columns, as (name, Arrow type): `json` marks a JSONL column of mixed or nested
+            values, kept as JSON text; `null` one without any value; `arrow:…` a type without a short name, a
+            nested one say.
+        pieces: Its rows in order, cut small: together they are all rows.
+        counts: What the rules and the selection made of its rows.
+    """
+
+    uri: str
+    format: str
+    rows: int
+    bytes: int
+    crc32c: str
+    carried: Carried
+    pieces: tuple[TextPiece, ...] = ()
+    counts: TextCounts = field(default_factory=TextCounts)
+
+    @property
+    def texts(self) -> int:
+        """The rows that are kept."""
+        return sum(piece.texts for piece in self.pieces)
+
+
+class PieceCutter:
+    """Cuts the rows of a file into pieces, in one pass; the cuts do not depend on how the rows arrive.
+
+    A piece takes the next row while it has fewer than 1024 and their texts stay within 1 MiB.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[TextPiece] = []
+        self._start = 0
+        self._rows = self._texts = self._bytes = 0
+        self._offset: int | None = None
+
+    def add(self, sizes: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_], offsets: Sequence[int] | None) -> None:
+        """Take the next rows.
+
+        Args:
+            sizes: UTF-8 bytes of each row's text, 0 where it is not kept; shape (rows,).
+            kept: Whether it is kept; shape (rows,).
+            offsets: Where each row begins in the file; None where that cannot be sought.
+        """
+        ends = np.cumsum(sizes)
+        row = 0
+        while row < len(sizes):
+            if not self._rows:
+                self._offset = offsets[row] if offsets is not None else None
+            before = int(ends[row - 1]) if row else 0
+            fitting = int(np.searchsorted(ends, before + PIECE_BYTES - self._bytes, side="right"))
+            stop = min(max(fitting, row if self._rows else row + 1), row + PIECE_ROWS - self._rows, len(sizes))
+            if stop > row:
+                self._rows += stop - row
+                self._texts += int(kept[row:stop].sum())
+                self._bytes += int(ends[stop - 1]) - before
+            if stop < len(sizes) or self._rows == PIECE_ROWS:
+                self._close()
+            row = stop
+
+    def finish(self) -> tuple[TextPiece, ...]:
+        """Return all pieces."""
+        self._close()
+        return tuple(self._pieces)
+
+    def _close(self) -> None:
+        if self._rows:
+            self._pieces.append(TextPiece(self._start, self._rows, self._texts, self._bytes, self._offset))
+            self._start += self._rows
+            self._rows = self._texts = self._bytes = 0
+
+
+def carried_schema(sources: Sequence[TextSource]) -> pa.Schema:
+    """The columns that all sources together carry, in order of first appearance.
+
+    A column that files hold in different types becomes a string; so does one without any value.
+
+    Raises:
+        DataError: A source's type is not one that a scan gives.
+    """
+    kinds: dict[str, pa.DataType] = {}
+    for source in sources:
+        for name, type_name in source.carried:
+            kind = type_from_name(type_name)
+            known = kinds.setdefault(name, kind)
+            if pa.types.is_null(known):
+                kinds[name] = kind
+            elif not pa.types.is_null(kind) and kind != known:
+                kinds[name] = pa.string()
+    return pa.schema([pa.field(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in kinds.items()])
+
 
 _SCAN_ROWS = 8192
 _ALL = TextSelection()
@@ -287,17 +512,17 @@ def _near(source: TextSource, start: int) -> Start:
 
 def _conformed(uri: str, batch: RowBatch, target: pa.Schema, full: pa.Schema) -> pa.RecordBatch:
     arrays = [batch.ids, batch.texts]
-    for field in target:
-        values = batch.carried.get(field.name)
+    for column in target:
+        values = batch.carried.get(column.name)
         if values is None or pa.types.is_null(values.type):
-            arrays.append(pa.nulls(len(batch.ids), field.type))
-        elif values.type == field.type:
+            arrays.append(pa.nulls(len(batch.ids), column.type))
+        elif values.type == column.type:
             arrays.append(values)
-        elif pa.types.is_string(field.type):
+        elif pa.types.is_string(column.type):
             arrays.append(as_strings(values))
         else:
             raise DataError(
-                f"{uri}: column {field.name!r} holds {values.type} where {field.type} is expected: the files have "
+                f"{uri}: column {column.name!r} holds {values.type} where {column.type} is expected: the files have "
                 "changed since they were scanned; scan the texts again"
             )
     return pa.RecordBatch.from_arrays(arrays, schema=full)

@@ -26,7 +26,7 @@ from functools import lru_cache
 from typing import Final, Literal, cast
 
 from driftline.components.errors import UsageError
-from driftline.components.storage.texts.times import parse_time
+from driftline.components.storage.iso_times import parse_time
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "in"]
 

@@ -1,19 +1,26 @@
-"""OpenAI's embeddings: what its clients send, and the objects that they expect back, errors included."""
+"""OpenAI's embeddings: the requests of its clients, and the objects that they expect back, errors included."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 import orjson
+from pydantic import Field, WrapValidator
+from pydantic_core import PydanticCustomError
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
-from driftline.serving.server.bodies import json_answer, json_rows
-from driftline.serving.server.failures import Failure, RequestError
-from driftline.serving.server.protocols.tensors import float_bytes
-from driftline.serving.server.service import EmbeddingService, Options, TextModel, read_options
+from driftline.serving.server.bodies import REFUSED, SEVERAL, BodyType, Text, Vector, json_answer, json_rows
+from driftline.serving.server.failures import Failure
+from driftline.serving.server.protocols.v2 import float_bytes
+from driftline.serving.server.service import EmbeddingService, Options
+
+if TYPE_CHECKING:
+    from driftline.serving.models.served import ServedModel
 
 OWNER: Final = "driftline"
 
@@ -26,78 +33,115 @@ _TYPES: Final[dict[int, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingsRequest:
-    """A request for embeddings.
+def _texts_only(value: object, read: Callable[[object], Any]) -> Any:
+    try:
+        return read(value)
+    except ValueError:
+        given = cast("list[object]", value) if isinstance(value, list) else []
+        if any(isinstance(one, (int, list)) and not isinstance(one, bool) for one in given):
+            message = "token ids are not taken, since each model has its own; send the texts"
+            raise PydanticCustomError(REFUSED, message) from None
+        raise
 
-    Attributes:
-        model: name of the model.
-        texts: fit for the encoder.
-        encoding: how vectors are written.
-        options: what is asked for beside the texts.
-    """
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAIRequest(Options):
+    """Texts to embed; `prompt`, the name of one of the model's prompts, is taken beside what OpenAI's API has."""
+
+    model: Annotated[str, Field(description="the name of a model, a string")]
+    input: Annotated[
+        Text | Annotated[list[Text], Field(json_schema_extra=SEVERAL)],
+        WrapValidator(_texts_only),
+        Field(description="a text, or an array of texts"),
+    ]
+    encoding_format: Annotated[Literal["float", "base64"] | None, Field(description="float or base64")] = None
+
+
+class OpenAIEmbedding(TypedDict):
+    """A text's vector."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: Vector | str
+
+
+class OpenAIUsage(TypedDict):
+    """Tokens of a request."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class OpenAIResponse(TypedDict):
+    """The texts' vectors."""
+
+    object: Literal["list"]
+    data: list[OpenAIEmbedding]
     model: str
-    texts: list[str]
-    encoding: Literal["float", "base64"]
-    options: Options
+    usage: OpenAIUsage
 
 
-def read_embeddings_request(service: EmbeddingService, body: dict[str, Any]) -> EmbeddingsRequest:
-    """Read a request; `prompt`, the name of one of the model's prompts, is taken beside what OpenAI's API has.
+class OpenAIModel(TypedDict):
+    """A model, and beside what OpenAI's API says of it what its vectors are."""
 
-    Raises:
-        RequestError, PoisonError: it is none.
-    """
-    model = body.get("model")
-    if not isinstance(model, str):
-        raise RequestError(HTTPStatus.BAD_REQUEST, "model: expected the name of a model, a string", parameter="model")
-    given = body.get("input")
-    if isinstance(given, str):
-        given = [given]
-    if not isinstance(given, list):
-        raise RequestError(HTTPStatus.BAD_REQUEST, "input: expected a text, or an array of texts", parameter="input")
-    texts = cast("list[object]", given)
-    if any(isinstance(text, (int, list)) and not isinstance(text, bool) for text in texts):
-        raise RequestError(
-            HTTPStatus.BAD_REQUEST,
-            "input: token ids are not taken, since each model has its own; send the texts",
-            parameter="input",
-        )
-    if not all(isinstance(text, str) for text in texts):
-        raise RequestError(HTTPStatus.BAD_REQUEST, "input: expected an array of texts", parameter="input")
-    encoding = body.get("encoding_format")
-    if encoding not in (None, "float", "base64"):
-        raise RequestError(
-            HTTPStatus.BAD_REQUEST, "encoding_format: expected float or base64", parameter="encoding_format"
-        )
-    return EmbeddingsRequest(
-        model, service.check_texts("input", texts), encoding or "float", read_options("body", body)
-    )
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    revision: str
+    dimension: int
+    max_tokens: int
 
 
-async def embeddings(service: EmbeddingService, body: dict[str, Any], expires: float) -> Response:
-    """Answer a request for embeddings.
+class OpenAIModels(TypedDict):
+    """The models."""
+
+    object: Literal["list"]
+    data: list[OpenAIModel]
+
+
+class OpenAIFailure(TypedDict):
+    """Reason of a failure."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(TypedDict):
+    """A failed request's answer."""
+
+    error: OpenAIFailure
+
+
+REQUEST: Final = BodyType(OpenAIRequest)
+
+
+async def embeddings(service: EmbeddingService, body: object, expires: float) -> Response:
+    """Answer a request for embeddings, given its JSON.
 
     Raises:
         RequestError, DriftlineError: it is refused, or fails.
     """
-    request = read_embeddings_request(service, body)
-    embedded = await service.embed(service.model(request.model), request.texts, request.options, expires)
+    request = REQUEST.read(body)
+    texts = service.check_texts("input", [request.input] if isinstance(request.input, str) else request.input)
+    embedded = await service.embed_in_time(service.model(request.model), texts, request, expires)
     vectors = embedded.vectors
-    if request.encoding == "base64":
-        written: list[object] = [base64.b64encode(float_bytes(vector)).decode() for vector in vectors]
+    if request.encoding_format == "base64":
+        written: list[orjson.Fragment | str] = [base64.b64encode(float_bytes(vector)).decode() for vector in vectors]
     else:
         written = [orjson.Fragment(row) for row in await json_rows(vectors)]
-    data = [
+    data: list[OpenAIEmbedding] = [
         {"object": "embedding", "index": number, "embedding": embedding} for number, embedding in enumerate(written)
     ]
-    usage = {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens}
-    return json_answer({"object": "list", "data": data, "model": request.model, "usage": usage})
+    usage: OpenAIUsage = {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens}
+    answer: OpenAIResponse = {"object": "list", "data": data, "model": request.model, "usage": usage}
+    return json_answer(answer)
 
 
-def model_object(model: TextModel, created_s: int) -> dict[str, object]:
-    """Return what OpenAI's API says of a model, and beside it what its vectors are.
+def model_object(model: ServedModel, created_s: int) -> OpenAIModel:
+    """Return a model as OpenAI's API describes it.
 
     Args:
         model: which.
@@ -114,7 +158,7 @@ def model_object(model: TextModel, created_s: int) -> dict[str, object]:
     }
 
 
-def error_object(failure: Failure) -> dict[str, object]:
+def error_object(failure: Failure) -> OpenAIError:
     """Return OpenAI's object of an error."""
     return {
         "error": {

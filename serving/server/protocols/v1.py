@@ -2,57 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Any, Final, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final
 
 import orjson
+from pydantic import FailFast, Field
+from typing_extensions import TypedDict
 
-from driftline.serving.server.bodies import json_numbers
-from driftline.serving.server.failures import RequestError
-from driftline.serving.server.service import EmbeddingService, Options, read_options
+from driftline.serving.server.bodies import SEVERAL, AnyText, BodyType, Text, Vectors, json_numbers
+from driftline.serving.server.service import EmbeddingService, Options
+
+if TYPE_CHECKING:
+    from driftline.serving.models.served import ServedModel
 
 INSTANCES: Final = "instances"
 
 
-def read_instances(service: EmbeddingService, body: Mapping[str, Any]) -> tuple[list[str], Options]:
-    """Read the texts and what is asked for beside them: `instances` of strings or objects with `text`; `parameters`.
+class TextInstance(TypedDict):  # there are many: a dictionary stays what it is
+    """A text as an object."""
 
-    Raises:
-        RequestError, PoisonError: the body is not so.
-    """
-    if INSTANCES not in body:
-        raise RequestError(
-            HTTPStatus.BAD_REQUEST, "the body has no 'instances'; expected {'instances': ['a text', {'text': '…'}, …]}"
-        )
-    instances = body[INSTANCES]
-    if not isinstance(instances, list):
-        raise RequestError(HTTPStatus.BAD_REQUEST, f"{INSTANCES}: expected an array of texts")
-    texts: list[object] = []
-    for number, instance in enumerate(cast("list[object]", instances)):
-        if isinstance(instance, dict):
-            fields = cast("dict[str, object]", instance)
-            if "text" not in fields:
-                raise RequestError(HTTPStatus.BAD_REQUEST, f"{INSTANCES}[{number}]: the object has no 'text'")
-            texts.append(fields["text"])
-        elif isinstance(instance, str):
-            texts.append(instance)
-        else:
-            raise RequestError(
-                HTTPStatus.BAD_REQUEST, f"{INSTANCES}[{number}]: expected a text, or an object with 'text'"
-            )
-    return service.check_texts(INSTANCES, texts), read_options("parameters", body.get("parameters"))
+    text: AnyText
 
 
-async def predictions(
-    service: EmbeddingService, model: str, body: Mapping[str, Any], expires: float
-) -> dict[str, object]:
+Instance = Annotated[Text | TextInstance, Field(description="a text, or an object with 'text'")]
+
+
+@dataclass(frozen=True, slots=True)
+class V1Request:
+    """Texts to embed."""
+
+    instances: Annotated[
+        list[Instance],
+        FailFast(),
+        Field(description="an array of texts, or of objects with 'text'", json_schema_extra=SEVERAL),
+    ]
+    parameters: Annotated[Options | None, Field(description="an object of parameters")] = None
+
+
+class V1Response(TypedDict):
+    """The texts' vectors."""
+
+    predictions: Vectors
+
+
+REQUEST: Final = BodyType(V1Request)
+
+
+async def predictions(service: EmbeddingService, model: ServedModel, body: object, expires: float) -> V1Response:
     """Answer a V1 request.
+
+    Args:
+        service: makes the vectors.
+        model: of what the path names.
+        body: the request's JSON.
+        expires: `time.monotonic()` when the answer would come too late.
 
     Raises:
         RequestError, DriftlineError: it is refused, or fails.
     """
-    found = service.model(model)
-    texts, options = read_instances(service, body)
-    embedded = await service.embed(found, texts, options, expires)
+    request = REQUEST.read(body)
+    given = [one if isinstance(one, str) else one["text"] for one in request.instances]
+    texts = service.check_texts(INSTANCES, given)
+    embedded = await service.embed_in_time(model, texts, request.parameters or Options(), expires)
     return {"predictions": orjson.Fragment(await json_numbers(embedded.vectors))}

@@ -15,9 +15,8 @@ import torch
 from encoding import Encode, serve
 from sentence_transformers import SentenceTransformer
 
-from driftline.components.embedding.encoding.batches import cut_batches
-from driftline.components.embedding.encoding.devices import cpu_threads
-from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.encoder import Encoder, cpu_threads
+from driftline.components.embedding.encoding.text import cut_batches
 
 
 def load(options: argparse.Namespace) -> Encode:

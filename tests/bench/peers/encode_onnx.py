@@ -7,9 +7,10 @@ benchmark's model has them.
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,19 +20,19 @@ from encoding import Encode, Vectors, serve
 from tokenizers import Tokenizer
 from transformers import AutoModel
 
-_BATCHES = Path(__file__).resolve().parents[3] / "components" / "embedding" / "encoding" / "batches.py"
+_ROOT = Path(__file__).resolve().parents[3]
 _MAX_TOKENS = 256
 _BATCH_TOKENS = 512
 
 
 def _cut_batches() -> Any:
-    """Load Driftline's batching by its path: it is pure, and its package is not installed here."""
-    spec = importlib.util.spec_from_file_location("batches", _BATCHES)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.cut_batches
+    """Import Driftline's batching from its source: the package is not installed here."""
+    package = ModuleType("driftline")
+    package.__path__ = [str(_ROOT)]
+    sys.modules["driftline"] = package
+    from driftline.components.embedding.encoding.text import cut_batches
+
+    return cut_batches
 
 
 class _Hidden(torch.nn.Module):

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 from encoding import Encode, serve
 
-from driftline.components.embedding.encoding.encoder import Encoder, EncoderSettings, Tuning
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.settings import EncoderSettings, Tuning
 
 
 def load(options: argparse.Namespace) -> Encode:

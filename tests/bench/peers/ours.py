@@ -17,7 +17,7 @@ def run(case: Case, x: Array, y: Array) -> Mapping[str, float]:
         two_sample_test(x, y, kernel="search", method="exact", permutations=permutations, level=level)
         return device_memory()
     result = two_sample_test(
-        x, y, kernel="rbf", bandwidth=case.gamma, method="exact", permutations=permutations, level=level
+        x, y, kernel="rbf", gamma=case.gamma, method="exact", permutations=permutations, level=level
     )
     return {"statistic": result.statistic, **device_memory()}
 

@@ -55,9 +55,9 @@ class Backfill:
         assert told is not None
         return told
 
-    def report_place(self, task: int) -> str:
+    def report_uri(self, task: int) -> str:
         """Return where a task tells what it did."""
-        return read_value(self.planned, BackfillPlan).report_place(task)
+        return read_value(self.planned, BackfillPlan).report_uri(task)
 
     def finish(self) -> dict[str, float]:
         """Finish from the tasks' reports, and return all numbers."""

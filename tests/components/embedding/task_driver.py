@@ -25,15 +25,16 @@ from pathlib import Path
 from typing import Any
 
 from driftline.components.embedding import step
-from driftline.components.embedding.backfill import deduplication
-from driftline.components.embedding.encoding.encoder import Encoder, Encoding
+from driftline.components.embedding.backfill import chunks
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.text import Encoding
 from driftline.components.errors import DriftlineError
 from tests.support.dying import die_at
 
 
 def run(request: dict[str, Any]) -> None:
     """Run a request's steps in this process."""
-    deduplication.CHUNK_TEXTS = request.get("chunk_texts", deduplication.CHUNK_TEXTS)  # pyright: ignore
+    chunks.CHUNK_TEXTS = request.get("chunk_texts", chunks.CHUNK_TEXTS)  # pyright: ignore
     _log_chunks(Path(request["log"]), request.get("chunk_s", 0.0), request.get("stop_at"))
     if "die_at" in request:
         die_at(request["die_at"])

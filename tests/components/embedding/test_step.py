@@ -10,12 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from driftline.components.embedding.backfill.plan import ROWS_PER_SHARD, BackfillPlan
-from driftline.components.embedding.encoding.devices import best_device, device_name
+from driftline.components.embedding.backfill.cutting import ROWS_PER_SHARD
+from driftline.components.embedding.backfill.plan import BackfillPlan
 from driftline.components.embedding.encoding.encoder import Encoder
-from driftline.components.embedding.encoding.model_folder import content_revision
+from driftline.components.embedding.encoding.model import content_revision
 from driftline.components.embedding.encoding.settings import Tuning
-from driftline.components.embedding.encoding.tuning.tunings import EncoderProfile, ProfileEntry, write_profile
+from driftline.components.embedding.encoding.tuning.tunings import (
+    EncoderProfile,
+    ProfileEntry,
+    best_device,
+    device_name,
+    write_profile,
+)
 from driftline.components.embedding.step import TaskReport
 from driftline.components.errors import DataError, DriftlineError, StorageError, UsageError
 from driftline.components.storage.dataset.manifest import Manifest
@@ -235,14 +241,14 @@ def test_shards_of_a_task_that_has_not_reported_are_missed(work: Backfill, texts
 def test_a_task_tells_the_last_step_what_it_returns(work: Backfill, texts: Path, full: Path, out: Path):
     for task in work.plan([texts], full, out, embed_tasks=3):
         told = work.embed(task)
-        assert read_value(work.report_place(task), TaskReport) == told
-        assert work.report_place(task).startswith(f"{out}/_work/")
+        assert read_value(work.report_uri(task), TaskReport) == told
+        assert work.report_uri(task).startswith(f"{out}/_work/")
 
 
 def test_a_task_s_shards_are_found_without_its_report(work: Backfill, texts: Path, full: Path, out: Path):
     for task in work.plan([texts], full, out, embed_tasks=3):
         work.embed(task)
-    remove(work.report_place(1))
+    remove(work.report_uri(1))
     assert work.finish()["texts"] == 11
     assert rows(out)[0] == [f"t{number}" for number in range(11)]
 
@@ -253,7 +259,7 @@ def test_a_task_without_report_whose_shard_is_not_whole_is_missed(
 ):
     for task in work.plan([texts], full, out, embed_tasks=3):
         work.embed(task)
-    remove(work.report_place(1))
+    remove(work.report_uri(1))
     shard = out / "part-00001.parquet"
     if damage == "gone":
         shard.unlink()

@@ -14,13 +14,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from driftline.components.embedding.backfill import deduplication, shard_texts
+from driftline.components.embedding.backfill import chunks, shard_texts
 from driftline.components.embedding.backfill.plan import BackfillPlan
-from driftline.components.embedding.backfill.row_progress import RowProgress
-from driftline.components.embedding.encoding.encoder import Encoder, Encoding
+from driftline.components.embedding.backfill.shard_embedding import RowProgress
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.text import Encoding
 from driftline.components.errors import DataError, StorageError
 from driftline.components.steps import StepClock
-from driftline.components.storage.dataset.reader import EmbeddingsDataset, write_shard
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.dataset.writer import write_shard
 from driftline.components.storage.objects import local
 from driftline.components.storage.objects.store import list_files
 from driftline.components.storage.objects.values import read_value, write_value
@@ -95,7 +97,7 @@ def test_what_is_there_counts_not_what_a_task_says(
     forged = write_shard(str(out), SHARDS[1], table.to_batches(), **settings)
     shards = dict(report.shards)
     shards[1] = dataclasses.replace(shards[1], shard=forged)
-    write_value(work.report_place(0), dataclasses.replace(report, shards=tuple(shards.items())))
+    write_value(work.report_uri(0), dataclasses.replace(report, shards=tuple(shards.items())))
     with pytest.raises(DataError, match=one_line(out / SHARDS[1], message)):
         work.finish()
     assert not (out / "manifest.json").exists()
@@ -124,19 +126,19 @@ def test_a_damaged_chunk_is_embedded_again_alone(
     damage: str,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(deduplication, "CHUNK_TEXTS", 2)
+    monkeypatch.setattr(chunks, "CHUNK_TEXTS", 2)
     work.plan([texts], full, out, output_rows_per_shard=0)
     with monkeypatch.context() as patch:
         stop_after(patch, 4)
         with pytest.raises(Stopped):
             work.embed(0)
-    chunks = sorted(path for path in out.rglob("chunk-*.bin"))
-    assert len(chunks) == 4
-    content = chunks[1].read_bytes()
+    files = sorted(path for path in out.rglob("chunk-*.bin"))
+    assert len(files) == 4
+    content = files[1].read_bytes()
     if damage == "flipped":
-        flip(chunks[1], 0.5)
+        flip(files[1], 0.5)
     else:
-        chunks[1].write_bytes(content[: len(content) // 2 if damage == "cut" else 0])
+        files[1].write_bytes(content[: len(content) // 2 if damage == "cut" else 0])
     assert work.embed(0).rows == 2 + 3
     work.finish()
     Backfill(work.folder.with_name("other")).run([texts], full, tmp_path / "other-out", output_rows_per_shard=0)
@@ -272,7 +274,7 @@ def test_tasks_that_do_not_agree_are_refused(work: Backfill, texts: Path, full: 
     work.plan([texts], full, out, embed_tasks=2)
     for task in (0, 1):
         work.embed(task)
-    path = Path(work.report_place(1))
+    path = Path(work.report_uri(1))
     path.write_text(
         path.read_text().replace('"dimension":8', '"dimension":16').replace('"dimension": 8', '"dimension": 16')
     )

@@ -16,7 +16,9 @@ from driftline.components.embedding.backfill.reports import Encoded, ShardReport
 from driftline.components.embedding.backfill.settings import BackfillSettings
 from driftline.components.storage.dataset.manifest import Manifest, Shard
 from driftline.components.storage.objects.store import FileInfo, read_json
-from driftline.components.storage.texts.reading import TextCounts, TextSelection, TextSource
+from driftline.components.storage.texts.reading import TextSource
+from driftline.components.storage.texts.rules import TextCounts
+from driftline.components.storage.texts.selection import TextSelection
 from tests.components.embedding.backfills import TEXTS, Backfill
 from tests.support.datasets import write_texts
 from tests.support.kfp_local import run_locally

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from driftline.components.embedding.encoding.encoder import Encoder, Encoding
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.text import Encoding
 from driftline.components.errors import DataError, UsageError
 from driftline.components.storage.dataset.reader import EmbeddingsDataset
 from tests.components.embedding.backfills import TEXTS, Backfill, one_line, rows

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from driftline.components.embedding.backfill import deduplication, shard_embedding
-from driftline.components.embedding.encoding.encoder import Encoder, Encoding
+from driftline.components.embedding.backfill import chunks, shard_embedding
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.text import Encoding
 from driftline.components.errors import DataError
 from driftline.components.storage.dataset.manifest import Shard
 from driftline.components.storage.dataset.reader import EmbeddingsDataset
@@ -38,7 +39,7 @@ def out(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def asleep(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
     """Let the next task sleep once its n-th chunk is encoded, from 1, and something else happen meanwhile."""
-    monkeypatch.setattr(deduplication, "CHUNK_TEXTS", 2)
+    monkeypatch.setattr(chunks, "CHUNK_TEXTS", 2)
     encode_chunks = Encoder.encode_chunks
 
     def sleep_at(number: int, meanwhile: Callable[[], object]) -> None:

@@ -14,15 +14,14 @@ import pytest
 from driftline.components.drift_settings import DriftSettings
 from driftline.components.errors import DataError
 from driftline.components.kernel import step
-from driftline.components.kernel.checkpoint import finished_sums
-from driftline.components.kernel.tasks import KernelPlan, read_task_sums
+from driftline.components.kernel.tasks import KernelPlan, finished_sums, read_task_sums
 from driftline.components.kernel.tiles.feature_sums import combine_features
 from driftline.components.kernel.tiles.sums import combine
 from driftline.components.projection.projected import ProjectedSample
 from driftline.components.sampling.identity import Run, SampleIdentity
 from driftline.components.sampling.pooled import PooledSample
 from driftline.components.storage.dataset.manifest import Manifest
-from driftline.components.storage.dataset.reader import write_manifest, write_shard
+from driftline.components.storage.dataset.writer import write_manifest, write_shard
 from driftline.components.storage.objects.values import read_value, write_value
 from tests.support import oracle
 

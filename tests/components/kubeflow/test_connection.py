@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from driftline.components.errors import DriftlineError, UsageError
+from driftline.components.kubeflow import connection
 from driftline.components.kubeflow.client import Kubeflow, connect
 from driftline.components.kubeflow.connection import Connection, Request, checked_host
 from driftline.components.kubeflow.logins import Token
-from driftline.components.kubeflow.refusals import KubeflowError, RefusedError, told_by
+from driftline.components.kubeflow.refusals import KubeflowError, RefusedError, reason_of
 from driftline.components.secret import Secret
 from tests.support.http_server import TestServer, serving
 from tests.support.kubeflow_double import KubeflowDouble, serving_kubeflow
@@ -134,7 +135,8 @@ def test_a_refusal_is_one_line(
     assert "s3cret" not in text
 
 
-def test_a_get_is_tried_again_and_nothing_else_is(gateway: Gateway, url: str) -> None:
+def test_a_get_is_tried_again_and_nothing_else_is(gateway: Gateway, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_PAUSE_S", 0.01)
     gateway.says((503, b""), (0, b""), (200, b'{"runs": []}'))
     assert ask(url) == {"runs": []}
     assert len(gateway.asked) == 3
@@ -255,7 +257,7 @@ def test_a_server_that_is_down_is_not_looked_for_elsewhere(gateway: Gateway, url
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "reason"),
     [
         (b'{"code":3,"message":"A: B: Invalid input error: level is wrong","details":[]}', "level is wrong"),
         (b'{"code":7,"message":"A: User \'me\' is not authorized"}', "A: User 'me' is not authorized"),
@@ -267,8 +269,8 @@ def test_a_server_that_is_down_is_not_looked_for_elsewhere(gateway: Gateway, url
         (b"x" * 1000, "x" * 399 + "…"),
     ],
 )
-def test_what_an_answer_tells(body: bytes, told: str) -> None:
-    assert told_by(body) == told
+def test_the_reason_of_an_answer(body: bytes, reason: str) -> None:
+    assert reason_of(body) == reason
 
 
 class TestSeveralUsers:

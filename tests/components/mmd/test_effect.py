@@ -139,7 +139,7 @@ def test_samples_without_any_spread():
     rows, squares = sums(np.ones((10, 10)), 5)
     assert effect.interval(rows, squares, 5, 5) == effect.Interval(0.0, 0.0, 0.0)
     scores = witness(rows, 5)
-    assert effect.discrimination(scores[:5], scores[5:]) == 0.5
+    assert effect.witness_auc(scores[:5], scores[5:]) == 0.5
 
 
 def test_discrimination_is_the_share_of_pairs_told_apart():
@@ -151,7 +151,7 @@ def test_discrimination_is_the_share_of_pairs_told_apart():
     scores_y = kernel[30:, :30].mean(axis=1) - kernel[30:, 30:].sum(axis=1) / 19
     expected = np.mean([(a > b) + 0.5 * (a == b) for a in scores_x for b in scores_y])
     scores = witness(sums(kernel, 30)[0], 30)
-    assert effect.discrimination(scores[:30], scores[30:]) == pytest.approx(expected, abs=1e-12)
+    assert effect.witness_auc(scores[:30], scores[30:]) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(("shift", "lowest", "highest"), [(0.0, 0.45, 0.5), (1.5, 0.8, 0.86), (20.0, 1.0, 1.0)])
@@ -162,7 +162,7 @@ def test_discrimination_is_honest(shift, lowest, highest):
         z = rng.normal(size=(130, 5))
         z[50:, 0] += shift
         scores = witness(sums(gram(z, 0.05), 50)[0], 50)
-        found.append(effect.discrimination(scores[:50], scores[50:]))
+        found.append(effect.witness_auc(scores[:50], scores[50:]))
     assert lowest <= np.mean(found) <= highest
 
 

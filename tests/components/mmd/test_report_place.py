@@ -23,7 +23,7 @@ from tests.support.datasets import write_embeddings
 from tests.support.steps import report, run_to_report, with_run
 
 FILES = ("report.html", "result.json", "witness.parquet")
-RACERS = 6
+RACERS, RACING_PROCESSES = 6, 3  # a process loads JAX first
 
 
 @pytest.fixture(params=["local", "gs"])
@@ -63,8 +63,8 @@ def files(out: str) -> dict[str, bytes]:
     return {info.uri.removeprefix(out).lstrip("/"): read_bytes(info.uri) for info in list_files(out)}
 
 
-def place_of(told: Reported) -> str:
-    return told.report_uri.rpartition("/")[0]
+def place_of(reported: Reported) -> str:
+    return reported.report_uri.rpartition("/")[0]
 
 
 def test_the_second_run_takes_a_folder_of_its_own(ready: Callable[[int], Path], out: str):
@@ -88,14 +88,14 @@ def test_the_second_run_takes_a_folder_of_its_own(ready: Callable[[int], Path], 
 
 def check_race(places: list[str], out: str) -> None:
     """Check that one run got the folder, that each has its report, and that none is another's."""
-    assert len(set(places)) == len(places) == RACERS
+    assert len(set(places)) == len(places)
     assert places.count(out) == 1
     assert all(place == out or place.rpartition("/")[0] == out for place in places)
     for number, place in enumerate(places):
         assert read_json(join(place, "result.json"))["run"] == f"{number << 96:032x}"
         found = files(place)
         assert {name for name in found if "/" not in name} == set(FILES)
-    assert len(read_history(join(out, "history"))) == RACERS
+    assert len(read_history(join(out, "history"))) == len(places)
 
 
 def test_of_runs_at_once_exactly_one_gets_the_folder_itself(ready: Callable[[int], Path], out: str):
@@ -129,9 +129,9 @@ def test_of_processes_at_once_exactly_one_gets_the_folder_itself(ready: Callable
                     text=True,
                 )
             )
-            for number in range(RACERS)
+            for number in range(RACING_PROCESSES)
         ]
-        assert [process.stdout.readline() for process in processes] == ["ready\n"] * RACERS
+        assert [process.stdout.readline() for process in processes] == ["ready\n"] * RACING_PROCESSES
         for process in processes:
             process.stdin.write("go\n")
             process.stdin.flush()

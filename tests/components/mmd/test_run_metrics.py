@@ -1,4 +1,4 @@
-"""What Kubeflow's UI shows of a run beside its parameters: sorted by name, ten at most, six decimals."""
+"""The figures that Kubeflow's UI shows of a run: sorted by name, ten at most, six decimals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from driftline.components.drift_settings import DriftSettings
 from driftline.components.mmd.effect import Interval
 from driftline.components.mmd.outcome import Outcome
 from driftline.components.mmd.result import KernelFinding
-from driftline.components.mmd.run_metrics import figures, figures_of_skipped
+from driftline.components.mmd.run_metrics import run_metrics, skipped_run_metrics
 from driftline.components.sampling.component import sample
 from driftline.components.sampling.identity import Run, SampleIdentity
 from driftline.components.sampling.pooled import PooledSample
@@ -26,7 +26,7 @@ from driftline.pipelines.profile import LOCAL
 SHOWN = 10
 """Rows of a page of the UI's table."""
 DECIMALS = 6
-"""What the metadata store keeps of a number."""
+"""Decimals of a number that the metadata store keeps."""
 
 NOON = "2026-11-30T12:00:00+00:00"
 RUN = Run("0" * 32, "job", NOON, NOON, "/out", "/out", "/out/history")
@@ -50,14 +50,14 @@ def read_p(text: str) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a test found, and of how many rows."""
+    """A test's outcome, and the rows that it is of."""
 
     outcome: Outcome
     pooled: PooledSample
 
     @property
     def figures(self) -> dict[str, float | str]:
-        return figures(self.outcome, self.pooled)
+        return run_metrics(self.outcome, self.pooled)
 
 
 def found(n: int = 1000, m: int = 900, permutations: int = 500, **changes: Any) -> Found:
@@ -74,11 +74,11 @@ def found(n: int = 1000, m: int = 900, permutations: int = 500, **changes: Any) 
         "rejected": True,
         "permuted": (0.0,) * permutations,
         "kernels": (KernelFinding("rbf", 0.5, 1.0, 0.0032, 1 / 501, 1.0),),
-        "leading": 0,
+        "leading_kernel": 0,
         "mmd2": 0.00321,
         "interval": Interval(0.00281, 0.00367, 2e-4),
-        "discrimination": 0.613,
-        "approximation": 0.0,
+        "auc": 0.613,
+        "feature_error_bound": 0.0,
     }
     return Found(Outcome(**whole | changes), PooledSample(RUN, DriftSettings(), x, y, "text", ("text",), 0.0))
 
@@ -119,7 +119,7 @@ any_found = st.builds(
         method=judged[0],
         permutations=judged[1][0],
         p_value=judged[1][1],
-        discrimination=auc,
+        auc=auc,
     ),
     st.booleans(), estimates, intervals, judged, st.floats(0.0, 1.0), sides, sides,
 )  # fmt: skip
@@ -127,11 +127,11 @@ any_found = st.builds(
 
 @given(any_found)
 def test_a_page_holds_all_of_them_and_the_verdict_is_the_first(case: Found):
-    told = case.figures
-    assert sorted(told) == ["Verdict", "auc", "mmd2", "p_value", "rows_current", "rows_reference"]
-    assert len(told) <= SHOWN
-    assert told["Verdict"] == ("drift found" if case.outcome.rejected else "no drift found")
-    for value in told.values():
+    shown = case.figures
+    assert sorted(shown) == ["Verdict", "auc", "mmd2", "p_value", "rows_current", "rows_reference"]
+    assert len(shown) <= SHOWN
+    assert shown["Verdict"] == ("drift found" if case.outcome.rejected else "no drift found")
+    for value in shown.values():
         assert type(value) in (float, str)
         assert value != ""
         assert "\n" not in str(value)
@@ -145,7 +145,7 @@ def test_the_store_s_six_decimals_take_nothing_away(case: Found):
     assert sorted(kept) == ["auc", "rows_current", "rows_reference"]
     assert (kept["rows_reference"], kept["rows_current"]) == (case.pooled.n, case.pooled.current.sampled)
     # A share of pairs: to a millionth it is told from one half, and from all.
-    assert abs(kept["auc"] - case.outcome.discrimination) <= 0.5 * 10.0**-DECIMALS * (1 + 1e-9)
+    assert abs(kept["auc"] - case.outcome.auc) <= 0.5 * 10.0**-DECIMALS * (1 + 1e-9)
 
 
 @given(any_found)
@@ -195,7 +195,7 @@ def test_a_small_p_value_does_not_become_nought(case: Found):
         ({"mmd2": -5.2e-5, "interval": between(0.0, 4.2e-4)}, {"mmd2": "0 (95%: 0 to 0.000420)"}),
         ({"mmd2": 0.00321, "interval": between(0.00281, 0.00367)}, {"mmd2": "0.00321 (95%: 0.00281 to 0.00367)"}),
         ({"mmd2": -5.2e-5, "interval": None}, {"mmd2": f"{MINUS}5.20{TIMES}10⁻⁵"}),
-        ({"rejected": False, "discrimination": 0.5032}, {"Verdict": "no drift found", "auc": 0.5032}),
+        ({"rejected": False, "auc": 0.5032}, {"Verdict": "no drift found", "auc": 0.5032}),
         ({"n": 3, "m": 70_000}, {"rows_reference": 3.0, "rows_current": 70_000.0}),
     ],
 )
@@ -204,18 +204,18 @@ def test_as_people_read_them(changes: dict[str, Any], shown: dict[str, Any]):
 
 
 def test_a_number_that_there_is_not_is_left_out():
-    assert "auc" not in found(discrimination=math.nan).figures
+    assert "auc" not in found(auc=math.nan).figures
 
 
 def test_of_a_skipped_run_there_is_but_the_verdict():
-    assert figures_of_skipped() == {"Verdict": "skipped"}
-    assert set(figures_of_skipped()) < set(found().figures)
+    assert skipped_run_metrics() == {"Verdict": "skipped"}
+    assert set(skipped_run_metrics()) < set(found().figures)
 
 
 def test_no_figure_repeats_a_parameter():
     parameters = {field.name for field in dataclasses.fields(DriftSettings)}
     for function in (sample.python_func, drift_pipeline(LOCAL).pipeline_func):  # pyright: ignore[reportFunctionMemberAccess]
         parameters |= set(inspect.signature(function).parameters)
-    told = found().figures
-    assert not parameters & set(told)
-    assert str(found().outcome.level) not in map(str, told.values())
+    shown = found().figures
+    assert not parameters & set(shown)
+    assert str(found().outcome.level) not in map(str, shown.values())

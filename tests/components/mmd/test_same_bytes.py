@@ -21,11 +21,11 @@ SMALL, LARGE = (640, 600, 12, 0.05), (21_000, 20_500, 4, 0.01)
 
 @dataclass(frozen=True)
 class Recorded:
-    """What commit e1d5adf found, on a processor with AVX-512.
+    """The values of commit e1d5adf on a processor with AVX-512.
 
     Attributes:
         settings: of the run.
-        statistic, p_value, threshold, mmd2, discrimination: of its result.
+        statistic, p_value, threshold, mmd2, auc: of its result.
         total: sum of all rows' witness.
         magnitude: sum of its absolute values.
     """
@@ -35,7 +35,7 @@ class Recorded:
     p_value: float
     threshold: float
     mmd2: float
-    discrimination: float
+    auc: float
     total: float
     magnitude: float
 
@@ -122,7 +122,7 @@ def check(folder: Path, sides: tuple[str, str], recorded: Recorded, made: dict[i
     assert found["statistic"] == pytest.approx(recorded.statistic, abs=1e-3 * scale)
     assert found["threshold"] == pytest.approx(recorded.threshold, abs=1e-3 * scale)
     assert found["mmd2"] == pytest.approx(recorded.mmd2, rel=1e-3, abs=1e-8)
-    assert found["discrimination"] == pytest.approx(recorded.discrimination, abs=1e-3)
+    assert found["auc"] == pytest.approx(recorded.auc, abs=1e-3)
     assert found["p_value"] == pytest.approx(
         recorded.p_value, abs=1.5 / (found["permutations"] + 1) if found["permutations"] else 1e-3
     )

@@ -24,7 +24,7 @@ tables = st.tuples(st.integers(1, 4), st.integers(2, 9)).flatmap(
     lambda shape: hnp.arrays(np.float64, shape, elements=whole)
 )
 LEAST = {"studentised": lambda kernels: 1, "fuse": lambda kernels: 1, "agg": lambda kernels: kernels}
-"""As many labellings at most can be as extreme as the most extreme one: ranks have each kernel's first in one place."""
+"""Most permutations that can be as extreme as the most extreme one: each kernel's first rank stands in one place."""
 
 combinations = pytest.mark.parametrize("combination", COMBINATIONS)
 
@@ -37,9 +37,9 @@ def p_value(statistics: Array) -> float:
     return float(np.mean(statistics >= statistics[0]))
 
 
-def random_values(seed: int, kernels: int = 5, labellings: int = 40) -> tuple[Array, Array, list[float]]:
+def random_values(seed: int, kernels: int = 5, permutations: int = 40) -> tuple[Array, Array, list[float]]:
     rng = np.random.default_rng(seed)
-    values = rng.normal(size=(kernels, labellings)) * 10.0 ** rng.uniform(-3, 1, size=(kernels, 1))
+    values = rng.normal(size=(kernels, permutations)) * 10.0 ** rng.uniform(-3, 1, size=(kernels, 1))
     weights = rng.dirichlet(np.ones(kernels))
     return values, rng.uniform(0.1, 1.0, size=kernels), weights.tolist()
 
@@ -69,9 +69,9 @@ def test_fuse_is_the_published_formula():
 
 def test_agg_is_the_smallest_weighted_rank_p_value():
     values, squares, weights = random_values(1)
-    labellings = values.shape[1]
-    p = np.stack([rankdata(-row, method="max") / labellings for row in values])
-    expected = [-min(p[q, b] / weights[q] for q in range(len(weights))) for b in range(labellings)]
+    permutations = values.shape[1]
+    p = np.stack([rankdata(-row, method="max") / permutations for row in values])
+    expected = [-min(p[q, b] / weights[q] for q in range(len(weights))) for b in range(permutations)]
     np.testing.assert_allclose(combine(values, squares, weights, 20, 20, "agg"), expected, rtol=1e-12)
     np.testing.assert_allclose(rank_p_values(values), p, rtol=1e-15)
 
@@ -130,7 +130,7 @@ def test_level_is_exact_at_small_sizes(combination: str):
 
 @combinations
 @given(tables, st.randoms(use_true_random=False))
-def test_labellings_are_treated_alike(combination: str, values: Array, random: Random):
+def test_permutations_are_treated_alike(combination: str, values: Array, random: Random):
     order = list(range(values.shape[1]))
     random.shuffle(order)
     kernels = len(values)

@@ -19,10 +19,10 @@ from driftline.components.kernel.tiles.grid import BlockGrid
 from driftline.components.kernel.tiles.sums import PartialSums
 from driftline.components.mmd import component, step, two_sample_test
 from driftline.components.mmd.result import DriftResult
-from driftline.components.mmd.run_metrics import figures
+from driftline.components.mmd.run_metrics import run_metrics
 from driftline.components.mmd.step import MOVED_TEXTS, Judged, extremes
 from driftline.components.projection.pca import PCA, gather
-from driftline.components.random_bits import mixed_order
+from driftline.components.random_bits import shuffled_order
 from driftline.components.storage.objects.json_history import read_history
 from driftline.components.storage.objects.store import read_json
 from driftline.components.storage.objects.values import read_value
@@ -77,7 +77,7 @@ def test_outcome_is_the_dense_tests(finished, vectors):
     spec = read_value(str(finished / "a" / "plan.json"), KernelPlan).spec
     tested = read_value(str(finished / "a" / "outcome.json"), Judged)
     outcome = tested.outcome
-    order = np.concatenate([mixed_order(spec.seed, 0, N), mixed_order(spec.seed, N, N + M)])
+    order = np.concatenate([shuffled_order(spec.seed, 0, N), shuffled_order(spec.seed, N, N + M)])
     gram = oracle.gram(np.concatenate(vectors)[order], spec.collection.kernels[0])
     expected = oracle.mmd2(gram, oracle.row_labels(spec.seed, 199, N, M))
     assert outcome.statistic == outcome.mmd2 == pytest.approx(float(expected[0]), rel=1e-5)
@@ -173,7 +173,7 @@ def test_the_test_puts_out_what_was_found(tmp_path, shift, method, verdict):
     judged = read_value(str(tmp_path / "a" / "outcome.json"), Judged)
     outcome, found = judged.outcome, tested.verdict
     assert found == (outcome.rejected, outcome.p_value, outcome.mmd2, outcome.threshold, verdict)
-    assert tested.metrics == figures(outcome, judged.plan.sample.pooled)
+    assert tested.metrics == run_metrics(outcome, judged.plan.sample.pooled)
     assert tested.metrics["Verdict"] == verdict
     assert tested == judge(tmp_path)
     assert found.drift == (verdict == "drift found")
@@ -183,7 +183,7 @@ def test_the_test_puts_out_what_was_found(tmp_path, shift, method, verdict):
     result = DriftResult.from_json(read_json(str(tmp_path / "out" / "result.json")))
     assert (result.drift, result.p_value, result.mmd2, result.threshold) == found[:4]
     assert (result.verdict, result.method) == (verdict, method)
-    assert tested.metrics["auc"] == result.discrimination
+    assert tested.metrics["auc"] == result.auc
     assert (tested.metrics["rows_reference"], tested.metrics["rows_current"]) == (60, 50)
 
 

@@ -1,4 +1,4 @@
-"""What a result says of the columns: which one's texts are shown, and what else the datasets carry."""
+"""The columns in a result: the one whose texts are shown, and the others that the datasets carry."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.support.steps import run_steps
 
 ROWS = 30
 FIELDS_OF_BEFORE = {
-    "approximation", "as_of", "combination", "components", "created", "current", "discrimination", "drift",
-    "explained_variance_ratio", "format", "job", "kernels", "leading", "level", "method", "method_reason", "mmd2",
+    "as_of", "auc", "combination", "components", "created", "current", "drift", "explained_variance_ratio",
+    "feature_error_bound", "format", "job", "kernels", "leading_kernel", "level", "method", "method_reason", "mmd2",
     "mmd2_interval", "moved", "p_value", "permutations", "reference", "report_uri", "run", "seed", "statistic",
     "status", "steps", "threshold", "version",
 }  # fmt: skip
-"""What a result held before it told of columns, and holds still."""
+"""The fields that a result has with or without columns."""
 
 
 def words(name: str, *, missing: bool = False) -> list[Any]:

@@ -105,7 +105,7 @@ def test_drift_is_told(tmp_path: Path, said: Callable[[], list[dict[str, Any]]])
         "step": "notify",
         "task": 0,
         "tasks": 1,
-        "told": receiver.url,
+        "sent_to": receiver.url,
         "status": 202,
         "id": result.run,
         "report": NAMES["report_uri"],
@@ -157,7 +157,7 @@ def test_nothing_is_told_where_there_is_no_drift(
 def test_nobody_to_tell(tmp_path: Path, said: Callable[[], list[dict[str, Any]]], url: str) -> None:
     notify_step(report_uri=written(tmp_path, found()), notify_url=url)
     start, told, done = said()
-    assert (told["told"], told["why"], told["report"]) == ("nobody", "no notify_url is given", NAMES["report_uri"])
+    assert (told["sent_to"], told["why"], told["report"]) == ("nobody", "no notify_url is given", NAMES["report_uri"])
     assert (start["driftline"], done["driftline"]) == ("start", "done")
 
 
@@ -194,7 +194,7 @@ def test_a_wrong_url_is_refused_with_or_without_drift(tmp_path: Path) -> None:
     [
         ({}, "'status' is not there"),
         ([1], "list indices must be integers"),
-        ({**found().to_json(), "version": 99}, "expected a driftline.drift-result of version 2"),
+        ({**found().to_json(), "version": 99}, "expected a driftline.drift-result of version 3"),
         ({key: value for key, value in found().to_json().items() if key != "p_value"}, ""),
     ],
 )
@@ -276,7 +276,7 @@ def test_a_pod_tells_what_a_secret_names_and_nothing_of_the_secret(tmp_path: Pat
         pod = run_pod(notify, tmp_path, report_uri=uri, environment=environment)
         assert pod.status == 0
         assert [record["driftline"] for record in pod.records] == ["start", "progress", "progress", "done"]
-        assert pod.records[-2]["told"] == receiver.url
+        assert pod.records[-2]["sent_to"] == receiver.url
         refused = run_pod(notify, tmp_path, report_uri=uri, environment=environment, notify_url="")
         assert refused.status != 0
         told = "DRIFTLINE_NOTIFY_URL: the receiver answers 403 Forbidden: no …"

@@ -10,7 +10,7 @@ from driftline.components.errors import DataError
 from driftline.components.projection import step
 from driftline.components.projection.pca import PCA, gather
 from driftline.components.projection.projected import ProjectedSample, Projection
-from driftline.components.random_bits import mixed_order
+from driftline.components.random_bits import shuffled_order
 from driftline.components.sampling import pooled
 from driftline.components.sampling import step as sampling
 from driftline.components.sampling.pooled import PooledSample
@@ -65,7 +65,7 @@ def test_projected_vectors_are_those_of_a_pca_of_all_rows(tmp_path, vectors):
     np.testing.assert_allclose(np.abs(seen), np.abs(along), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(fitted.explained_variance, values[::-1][:3], rtol=1e-9)
     assert projected.explained_variance_ratio == pytest.approx(tuple(values[::-1][:3] / values.sum()), rel=1e-9)
-    np.testing.assert_array_equal(numbers, np.concatenate([mixed_order(0, 0, N), mixed_order(0, N, N + M)]))
+    np.testing.assert_array_equal(numbers, np.concatenate([shuffled_order(0, 0, N), shuffled_order(0, N, N + M)]))
     assert (projected.pooled.n, projected.pooled.rows, projected.components) == (N, N + M, 3)
     assert projected.largest_norm == pytest.approx(np.linalg.norm(seen.astype(np.float64), axis=1).max(), rel=1e-12)
     assert projected.working_folder == str(tmp_path / "out" / "work" / pooled.run.id)
@@ -122,7 +122,7 @@ def test_same_bits_from_any_shards(tmp_path, vectors):
 def test_written_shards_have_a_bound_of_their_own(tmp_path, vectors, monkeypatch):
     whole = project(tmp_path / "a", vectors, 2)
     for module in (step, random_bits):
-        monkeypatch.setattr(module, "MIXED_ROWS", 30)
+        monkeypatch.setattr(module, "SHUFFLED_ROWS", 30)
     monkeypatch.setattr(pooled, "BATCH_ROWS", 10)
     cut = project(tmp_path / "b", vectors, 2)
     rows = [shard.rows for shard in EmbeddingsDataset.open(cut[2].working_folder).manifest.shards]

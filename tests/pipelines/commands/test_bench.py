@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from driftline.components.embedding.encoding.devices import best_device, device_name
-from driftline.components.embedding.encoding.encoder import Encoder, Tuning
-from driftline.components.embedding.encoding.models import open_model
-from driftline.components.embedding.encoding.tuning.tunings import EncoderProfile, read_profile, write_profile
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.opening import open_model
+from driftline.components.embedding.encoding.settings import Tuning
+from driftline.components.embedding.encoding.tuning.tunings import (
+    EncoderProfile,
+    best_device,
+    device_name,
+    read_profile,
+    write_profile,
+)
 from driftline.components.user_paths import user_profile
 from driftline.pipelines import cli
 from tests.components.embedding.tiny_models import save_model

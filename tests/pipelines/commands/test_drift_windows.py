@@ -137,7 +137,7 @@ def test_what_is_refused_is_one_line_and_status_1(steps_here, capsys, archive, t
     ("more", "message"),
     [
         (["--as-of", "last week"], r"as_of 'last week'.*"),
-        (["--min-rows", "-1"], r"Invalid value for '--min-rows': .*; see driftline drift --help"),
+        (["--min-rows", "-1"], "min_rows: expected 1 or more, or 0 for the least that a test takes, got -1"),
         (["--min-rows", "2.5"], r"Invalid value for '--min-rows': .*; see driftline drift --help"),
         (["--when-small", "compare"], r"Invalid value for '--when-small': .*; see driftline drift --help"),
         (["--when-partial", "ignore"], r"Invalid value for '--when-partial': .*; see driftline drift --help"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from driftline.components.embedding.encoding.model_folder import check_model_folder
+from driftline.components.embedding.encoding.model import check_model_folder
 from driftline.components.errors import StorageError
 from driftline.pipelines.demo import data as demo_data
 from driftline.pipelines.demo.data import MIXED_PLOTS, WINDOW_ROWS, Text, cut_windows, fetch_model, fetch_texts

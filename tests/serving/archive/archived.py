@@ -17,9 +17,9 @@ import pyarrow as pa
 from driftline.components.storage.dataset.partitions import dataset_folders
 from driftline.components.storage.dataset.reader import EmbeddingsDataset
 from driftline.components.storage.objects import store
-from driftline.serving.archive.layout import model_folder, place_of
+from driftline.serving.archive.layout import hour_path, model_folder
 from driftline.serving.archive.metrics import ArchiveMetrics
-from driftline.serving.archive.settings import ArchiveSettings, FileLimits, TidyRules
+from driftline.serving.archive.settings import ArchiveSettings, FileLimits, MaintenanceRules
 from driftline.serving.archive.worker import Archiver
 from driftline.serving.errors import PoisonError
 from driftline.serving.records.embeddings import EmbeddedText, write_embedding
@@ -179,12 +179,13 @@ class Clock:
 
 
 def settings_of(out: str, **more: Any) -> ArchiveSettings:
-    """Settings under which all is written at each turn, and merged and removed as soon as may be."""
+    """Settings with which all is written at each turn, and compacted and removed as soon as possible."""
     limits = {"max_delay_s": 0.0}
     limits |= {key: more.pop(key) for key in ("max_delay_s", "rows", "bytes", "buffered_bytes") if key in more}
-    rules = {"settle_s": 0.0, "grace_s": 0.0}
-    rules |= {key: more.pop(key) for key in ("settle_s", "grace_s", "purge_s", "files") if key in more}
-    return ArchiveSettings(TOPIC, out, files=FileLimits(**limits), tidy=TidyRules(**rules), **more)
+    rules = {"compact_after_s": 0.0, "vacuum_after_s": 0.0}
+    names = ("compact_after_s", "compact_files", "vacuum_after_s", "purge_after_s")
+    rules |= {key: more.pop(key) for key in names if key in more}
+    return ArchiveSettings(TOPIC, out, files=FileLimits(**limits), maintenance=MaintenanceRules(**rules), **more)
 
 
 @dataclass
@@ -199,7 +200,7 @@ class Driven:
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
-            self.clock.now_s += 2.0  # longer than the pauses between tidying
+            self.clock.now_s += 2.0  # longer than the pauses between compactions
             self.archiver.turn(0.0)
 
     def value(self, name: str, **labels: str) -> float:
@@ -232,7 +233,7 @@ def archived(out: str, topic: str = TOPIC) -> Content:
                 key = (place.rpartition("model=")[2], row["id"])
                 assert key not in found, f"{key} is there twice"
                 assert row["topic"] == topic
-                assert place == place_of(row["time_ms"], key[0])
+                assert place == hour_path(row["time_ms"], key[0])
                 found[key] = (row["partition"], row["offset"], row["text"], row["time_ms"], vector.tobytes())
     return found
 

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from driftline.components.errors import UsageError
+from driftline.serving.__main__ import serving
 from driftline.serving.archive import run
-from driftline.serving.archive.settings import MEBIBYTE, ArchiveSettings, FileLimits, TidyRules
+from driftline.serving.archive.settings import MEBIBYTE, ArchiveSettings, FileLimits, MaintenanceRules
 from driftline.serving.commands.archive import archive
-from driftline.serving.commands.group import command
 from driftline.serving.kafka.settings import KafkaSettings
 
 KAFKA = ["--bootstrap-servers", "a:1,b:2"]
@@ -38,26 +38,28 @@ def test_every_option(told: list[Any]):
         "out": "o",
         "group": "g",
         "instance-id": "i",
-        "max-delay": 1.5,
+        "max-delay-s": 1.5,
         "rows-per-file": 7,
-        "file-mb": 3,
-        "buffer-mb": 4,
-        "settle": 5,
-        "grace": 6,
-        "purge-days": 0.5,
+        "file-mib": 3,
+        "buffer-mib": 4,
+        "compact-after-s": 5,
+        "vacuum-after-s": 6,
+        "purge-after-days": 0.5,
         "index-dir": "d",
         "health-port": -1,
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     assert CliRunner().invoke(archive, [*words, *KAFKA]).exit_code == 0
     files = FileLimits(1.5, 7, 3 * MEBIBYTE, 4 * MEBIBYTE)
-    wanted = ArchiveSettings("t", "o", "g", "i", "d", files, TidyRules(5.0, grace_s=6.0, purge_s=43_200.0))
+    wanted = ArchiveSettings(
+        "t", "o", "g", "i", "d", files, MaintenanceRules(5.0, vacuum_after_s=6.0, purge_after_s=43_200.0)
+    )
     assert told == [wanted, KafkaSettings(("a:1", "b:2")), -1]
 
 
 def test_options_come_from_the_environment_too(told: list[Any]):
     environment = {"DRIFTLINE_ARCHIVE_TOPIC": "t", "DRIFTLINE_ARCHIVE_OUT": "o", "DRIFTLINE_ARCHIVE_INSTANCE_ID": "a-0"}
-    result = CliRunner().invoke(command("archive"), KAFKA, env=environment)
+    result = CliRunner().invoke(serving, ["archive", *KAFKA], env=environment)
     assert result.exit_code == 0, result.output
     assert told[0] == ArchiveSettings("t", "o", instance_id="a-0")
 

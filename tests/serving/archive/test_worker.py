@@ -20,9 +20,10 @@ from driftline.components.storage.dataset.reader import EmbeddingsDataset
 from driftline.components.storage.objects.local import LocalStore
 from driftline.components.storage.objects.store import ANY, Over, join
 from driftline.components.storage.objects.values import read_value
+from driftline.serving.archive import hourly_manifests
 from driftline.serving.archive.layout import model_folder
 from driftline.serving.archive.worker import index_folder
-from driftline.serving.lifecycle import StopSignal
+from driftline.serving.process import StopSignal
 from driftline.serving.records.embeddings import EmbeddedText, write_embedding
 from tests.serving.archive.archived import (
     FOLDER,
@@ -173,11 +174,11 @@ def test_vectors_unlike_their_models_others_are_dead_letters(tmp_path: Path):
     other.archiver.close()
 
 
-def test_late_rows_join_their_hour_and_its_files_are_merged_again(tmp_path: Path):
+def test_late_rows_join_their_hour_and_its_files_are_compacted_again(tmp_path: Path):
     out, log = str(tmp_path / "archive"), Log()
     for row in range(5):
         log.row(f"early-{row}", row, time_ms=NOW_MS - 50 * HOUR_MS)
-    run = driven(log, settings_of(out, settle_s=60.0, grace_s=3600.0), tmp_path / "index")
+    run = driven(log, settings_of(out, compact_after_s=60.0, vacuum_after_s=3600.0), tmp_path / "index")
     run.turn(2)
     run.clock.now_s += 120
     run.turn(2)
@@ -207,7 +208,7 @@ def test_few_deleted_rows_wait_until_they_are_purged(tmp_path: Path):
     out, log = str(tmp_path / "archive"), Log()
     for row in range(30):
         log.row(f"r{row}", row, time_ms=NOW_MS - 5 * HOUR_MS)
-    run = driven(log, settings_of(out, settle_s=10.0, purge_s=86_400.0), tmp_path / "index")
+    run = driven(log, settings_of(out, compact_after_s=10.0, purge_after_s=86_400.0), tmp_path / "index")
     run.turn(10)
     log.add("r7", None)
     run.turn(20)
@@ -232,7 +233,7 @@ def test_an_hour_that_lost_all_its_rows_is_an_empty_dataset(tmp_path: Path):
     out, log = str(tmp_path / "archive"), Log()
     log.row("a", 1, time_ms=NOW_MS - 5 * HOUR_MS)
     log.add("a", None)
-    run = driven(log, settings_of(out, purge_s=0.0), tmp_path / "index")
+    run = driven(log, settings_of(out, purge_after_s=0.0), tmp_path / "index")
     run.turn(8)
     assert archived(out) == {}
     assert EmbeddingsDataset.open(out).rows == 0
@@ -329,7 +330,7 @@ def test_a_worker_that_lost_a_partition_without_a_word_changes_nothing(tmp_path:
     old.archiver.turn(0.0)
     assert old.value("fenced_total") == 1
     assert archived(out) == before == expected(log)
-    # Its file is left, and goes when the hour is merged.
+    # Its file is left, and goes when the hour is compacted.
     assert set(named_files(out)) < set(files_of(out))
     old.source.mine = set()
     new.clock.now_s += 3 * 3600
@@ -376,9 +377,12 @@ def test_a_store_that_is_away_holds_the_archive_up_and_no_more(tmp_path: Path, m
 
 
 @pytest.mark.slow
-def test_workers_that_share_an_hour_lose_nothing_of_one_another(out: str, tmp_path: Path):
+def test_workers_that_share_an_hour_lose_nothing_of_one_another(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(hourly_manifests, "_LONGEST_PAUSE_S", 0.1)
     log = busy_log(8, 100, partitions=4)
-    runs = [driven(log, settings_of(out, files=3), tmp_path / f"{k}", mine=[k]) for k in range(4)]
+    runs = [driven(log, settings_of(out, compact_files=3), tmp_path / f"{k}", mine=[k]) for k in range(4)]
     for run in runs:
         poll = run.source.poll
         run.source.poll = lambda timeout_s, records, poll=poll: poll(timeout_s, 12)  # pyright: ignore

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from driftline.components.embedding.encoding.prepared import Encoding, Prepared
-from driftline.components.embedding.encoding.tokens import Prompt, Tokens
+from driftline.components.embedding.encoding.text import Encoding, Prepared, Prompt, Tokens
 from driftline.components.errors import UsageError
 
 DIMENSION = 4

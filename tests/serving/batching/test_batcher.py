@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from driftline.components.errors import UsageError
 from driftline.serving.batching.batcher import Batcher
-from driftline.serving.batching.limits import Limits
+from driftline.serving.batching.limits import BatcherLimits
 from driftline.serving.batching.metrics import BatchingMetrics
 from driftline.serving.batching.request import Embedded
 from driftline.serving.errors import DeadlineError, OverloadError, PoisonError, UnavailableError
@@ -40,7 +40,7 @@ def counted() -> Counted:
 @asynccontextmanager
 async def batching(encoder: FakeEncoder, counted: Counted | None = None, **limits: Any) -> AsyncGenerator[Batcher]:
     registry = CollectorRegistry() if counted is None else counted.registry
-    batcher = Batcher(encoder, Limits(**limits), BatchingMetrics(registry).of("m"))
+    batcher = Batcher(encoder, BatcherLimits(**limits), BatchingMetrics(registry).of("m"))
     batcher.start()
     try:
         yield batcher
@@ -75,7 +75,7 @@ def test_a_lone_request_is_encoded_at_once(counted: Counted):
     async def main() -> None:
         encoder = FakeEncoder()
         async with batching(encoder, counted) as batcher:
-            found = await batcher.embed(["one", "two words", "w " * 50])
+            found = await batcher.encode(["one", "two words", "w " * 50])
         assert_vectors(found, ["one", "two words", "w " * 50])
         assert (found.tokens, found.truncated) == (53, 1)
         assert encoder.batches == [["one", "two words"], ["w " * 50]]
@@ -94,7 +94,7 @@ def test_a_lone_request_is_encoded_at_once(counted: Counted):
 def test_no_texts_have_no_vectors():
     async def main() -> None:
         async with batching(FakeEncoder()) as batcher:
-            assert (await batcher.embed([])).vectors.shape == (0, 4)
+            assert (await batcher.encode([])).vectors.shape == (0, 4)
 
     asyncio.run(main())
 
@@ -103,12 +103,12 @@ def test_requests_share_batches_and_a_request_is_spread_over_several():
     async def main() -> None:
         encoder = FakeEncoder(batch_tokens=6, held=True)
         async with batching(encoder) as batcher:
-            first = asked(batcher.embed(["first"]))
+            first = asked(batcher.encode(["first"]))
             await encoder.has_begun()
             groups = [["a b", "c d"], ["e f", "g h", "i j", "k l"], ["m n"]]
-            others = [asked(batcher.embed(group)) for group in groups]
+            others = [asked(batcher.encode(group)) for group in groups]
             await waiting(batcher, 4)  # a full batch stands ready
-            late = asked(batcher.embed(["o p"]))
+            late = asked(batcher.encode(["o p"]))
             await waiting(batcher, 5)
             encoder.let_go()
             assert_vectors(await first, ["first"])
@@ -124,9 +124,9 @@ def test_a_full_batch_follows_without_waiting_for_the_event_loop():
     async def main() -> None:
         encoder = FakeEncoder(batch_tokens=4, held=True)
         async with batching(encoder) as batcher:
-            tasks = [asked(batcher.embed(["a b"]))]
+            tasks = [asked(batcher.encode(["a b"]))]
             await encoder.has_begun()
-            tasks += [asked(batcher.embed([f"{number} b"])) for number in range(3)]
+            tasks += [asked(batcher.encode([f"{number} b"])) for number in range(3)]
             await waiting(batcher, 1)
             encoder.let_one_go()
             encoder.entered()  # the event loop stands still meanwhile
@@ -141,7 +141,7 @@ def test_texts_that_came_meanwhile_are_tokenised_together():
     async def main() -> None:
         encoder = FakeEncoder(batch_tokens=1000)
         async with batching(encoder) as batcher:
-            await asyncio.gather(*(batcher.embed([f"text {number}"]) for number in range(50)))
+            await asyncio.gather(*(batcher.encode([f"text {number}"]) for number in range(50)))
         assert len(encoder.calls) == 2  # the first alone, since nothing was to be waited for
         assert len(encoder.batches) <= 3
 
@@ -152,11 +152,11 @@ def test_a_cancelled_request_leaves_with_its_waiting_texts(counted: Counted):
     async def main() -> None:
         encoder = FakeEncoder(batch_tokens=4, held=True)
         async with batching(encoder, counted) as batcher:
-            running = asked(batcher.embed(["run ning"]))
+            running = asked(batcher.encode(["run ning"]))
             await encoder.has_begun()
-            ahead = asked(batcher.embed(["next batch", "next too"]))
-            gone = asked(batcher.embed(["never x", "never y", "never z"]))
-            kept = asked(batcher.embed(["kept x"]))
+            ahead = asked(batcher.encode(["next batch", "next too"]))
+            gone = asked(batcher.encode(["never x", "never y", "never z"]))
+            kept = asked(batcher.encode(["kept x"]))
             await waiting(batcher, 4)
             ahead.cancel()  # its batch is handed over, but has not begun
             gone.cancel()
@@ -175,9 +175,9 @@ def test_one_that_is_cancelled_while_its_batch_runs_takes_nothing_from_the_other
     async def main() -> None:
         encoder = FakeEncoder(batch_tokens=20, held=True)
         async with batching(encoder) as batcher:
-            first = asked(batcher.embed(["first"]))
+            first = asked(batcher.encode(["first"]))
             await encoder.has_begun()
-            kept, gone = asked(batcher.embed(["kept"])), asked(batcher.embed(["gone", "w " * 19]))
+            kept, gone = asked(batcher.encode(["kept"])), asked(batcher.encode(["gone", "w " * 19]))
             await waiting(batcher, 1)
             encoder.let_one_go()
             await encoder.has_begun()
@@ -195,12 +195,12 @@ def test_a_request_whose_time_has_passed_is_not_encoded(counted: Counted):
     async def main() -> None:
         encoder = FakeEncoder(batch_tokens=4, held=True)
         async with batching(encoder, counted) as batcher:
-            running = asked(batcher.embed(["running"], deadline_s=60))
+            running = asked(batcher.encode(["running"], deadline_s=60))
             await encoder.has_begun()
             with pytest.raises(DeadlineError, match=r"could not be encoded within 0\.02 s"):
-                await batcher.embed(["too late"], deadline_s=0.02)
+                await batcher.encode(["too late"], deadline_s=0.02)
             with pytest.raises(DeadlineError, match="had passed when they came"):
-                await batcher.embed(["far too late"], deadline_s=-1)
+                await batcher.encode(["far too late"], deadline_s=-1)
             encoder.let_go()
             assert_vectors(await running, ["running"])
         assert encoder.batches == [["running"]]
@@ -221,22 +221,22 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(counted: Counted, limi
     async def main() -> None:
         encoder = FakeEncoder(batch_tokens=4, held=True)
         async with batching(encoder, counted, **limits) as batcher:
-            first = asked(batcher.embed(["a b"]))
+            first = asked(batcher.encode(["a b"]))
             await encoder.has_begun()
-            second = asked(batcher.embed(["waits x", "waits y z"][: limits.get("queue_texts", 3) - 1]))
+            second = asked(batcher.encode(["waits x", "waits y z"][: limits.get("queue_texts", 3) - 1]))
             while not batcher.queue_texts:
                 await asyncio.sleep(0)
             if "queue_characters" in limits:
                 assert batcher.queue_characters == 19
             with pytest.raises(OverloadError, match=message) as refused:
-                await batcher.embed(["one", "two"])
+                await batcher.encode(["one", "two"])
             assert 0 < refused.value.retry_after_s < 60
             encoder.let_go()
             await asyncio.gather(first, second)
             # There is room again; and what is larger than the whole queue is taken when nothing else is there.
-            assert_vectors(await batcher.embed(["one", "two"]), ["one", "two"])
+            assert_vectors(await batcher.encode(["one", "two"]), ["one", "two"])
             many = [f"text {number}" for number in range(40)]
-            assert_vectors(await batcher.embed(many), many)
+            assert_vectors(await batcher.encode(many), many)
 
     asyncio.run(main())
     assert counted("rejected_requests_total", reason="overload") == 1
@@ -246,11 +246,11 @@ def test_one_text_at_which_the_model_throws_fails_its_own_request_alone(counted:
     async def main() -> None:
         encoder = FakeEncoder(batch_tokens=100, held=True)
         async with batching(encoder, counted) as batcher:
-            first = asked(batcher.embed(["first"]))
+            first = asked(batcher.encode(["first"]))
             await encoder.has_begun()
             groups = [[f"fine {number}", "twice"] for number in range(9)]
-            tasks = [asked(batcher.embed(group)) for group in groups]
-            bad = asked(batcher.embed(["good", "some poison", "good too"]))
+            tasks = [asked(batcher.encode(group)) for group in groups]
+            bad = asked(batcher.encode(["good", "some poison", "good too"]))
             await waiting(batcher, 21)
             encoder.let_go()
             for task, group in zip([first, *tasks], [["first"], *groups], strict=True):
@@ -265,16 +265,35 @@ def test_one_text_at_which_the_model_throws_fails_its_own_request_alone(counted:
     assert counted("failed_batches_total") > 1
 
 
+def test_a_text_whose_neighbour_fails_and_goes_away_is_not_taken_for_poison():
+    async def main() -> None:
+        encoder = FakeEncoder(batch_tokens=100, held=True)
+        async with batching(encoder) as batcher:
+            first = asked(batcher.encode(["first"]))
+            await encoder.has_begun()
+            bad, good = asked(batcher.encode(["some poison"])), asked(batcher.encode(["good"]))
+            await waiting(batcher, 2)
+            encoder.let_one_go()
+            await encoder.has_begun()
+            bad.cancel()
+            await settled()
+            encoder.let_go()
+            assert_vectors(await first, ["first"])
+            assert_vectors(await good, ["good"])
+
+    asyncio.run(main())
+
+
 def test_a_model_that_throws_at_any_text_makes_no_poison_of_them(counted: Counted):
     async def main() -> None:
         encoder = FakeEncoder()
         async with batching(encoder, counted) as batcher:
             encoder.broken = True
-            found = await asyncio.gather(*(batcher.embed([f"t {n}"]) for n in range(3)), return_exceptions=True)
+            found = await asyncio.gather(*(batcher.encode([f"t {n}"]) for n in range(3)), return_exceptions=True)
             assert [type(error) for error in found] == [UnavailableError] * 3
             assert batcher.stuck() == "the model throws at any text: index out of range in self"
             encoder.broken = False
-            assert_vectors(await batcher.embed(["well again"]), ["well again"])
+            assert_vectors(await batcher.encode(["well again"]), ["well again"])
             assert batcher.stuck() is None
 
     asyncio.run(main())
@@ -285,7 +304,7 @@ def test_one_text_at_which_the_tokenizer_throws_fails_its_own_request_alone(coun
     async def main() -> None:
         async with batching(FakeEncoder(batch_tokens=100), counted) as batcher:
             texts = [["a"], ["b"], ["so unspeakable"], ["c"], ["d"]]
-            found = await asyncio.gather(*map(batcher.embed, texts), return_exceptions=True)
+            found = await asyncio.gather(*map(batcher.encode, texts), return_exceptions=True)
             assert isinstance(found[2], PoisonError)
             assert str(found[2]) == "the tokenizer cannot make a vector of one of the texts: no token for this"
             for one, group in zip(found, texts, strict=True):
@@ -300,17 +319,17 @@ def test_prompts_that_the_forward_pass_must_know_of_do_not_share_batches():
     async def main(told: bool) -> list[list[str]]:
         encoder = FakeEncoder(batch_tokens=100, held=True, told=told)
         async with batching(encoder) as batcher:
-            first = asked(batcher.embed(["first"]))
+            first = asked(batcher.encode(["first"]))
             await encoder.has_begun()
             prompts = [None, "query", "document", "query", None]
-            tasks = [asked(batcher.embed([f"{n}"], prompt=prompt)) for n, prompt in enumerate(prompts)]
+            tasks = [asked(batcher.encode([f"{n}"], prompt=prompt)) for n, prompt in enumerate(prompts)]
             await waiting(batcher, 5)
             encoder.let_go()
             await first
             for number, (task, prompt) in enumerate(zip(tasks, prompts, strict=True)):
                 assert_vectors(await task, [str(number)], prompt)
             with pytest.raises(UsageError, match="no such prompt"):
-                await batcher.embed(["x"], prompt="unknown")
+                await batcher.encode(["x"], prompt="unknown")
         return [sorted(batch) for batch in encoder.batches[1:]]
 
     assert asyncio.run(main(told=False)) == [["0", "1", "2", "3", "4"]]
@@ -320,16 +339,16 @@ def test_prompts_that_the_forward_pass_must_know_of_do_not_share_batches():
 def test_draining_finishes_what_is_queued_and_takes_no_more(counted: Counted):
     async def main() -> None:
         encoder = FakeEncoder(batch_tokens=2, held=True)
-        batcher = Batcher(encoder, Limits(), BatchingMetrics(counted.registry).of("m"))
+        batcher = Batcher(encoder, BatcherLimits(), BatchingMetrics(counted.registry).of("m"))
         with pytest.raises(UnavailableError, match="not started"):
-            await batcher.embed(["too early"])
+            await batcher.encode(["too early"])
         batcher.start()
-        tasks = [asked(batcher.embed([f"a {number}"])) for number in range(5)]
+        tasks = [asked(batcher.encode([f"a {number}"])) for number in range(5)]
         await encoder.has_begun()
         drained = asyncio.get_running_loop().create_task(batcher.drain(30))
         await settled()
         with pytest.raises(UnavailableError, match="shutting down; send it to another one"):
-            await batcher.embed(["too late"])
+            await batcher.encode(["too late"])
         encoder.let_go()
         assert await drained
         for number, task in enumerate(tasks):
@@ -343,9 +362,9 @@ def test_draining_finishes_what_is_queued_and_takes_no_more(counted: Counted):
 def test_what_cannot_be_finished_while_draining_is_told_so():
     async def main() -> None:
         encoder = FakeEncoder(batch_tokens=2, held=True)
-        batcher = Batcher(encoder, Limits(), BatchingMetrics(CollectorRegistry()).of("m"))
+        batcher = Batcher(encoder, BatcherLimits(), BatchingMetrics(CollectorRegistry()).of("m"))
         batcher.start()
-        tasks = [asked(batcher.embed([f"a {number}"])) for number in range(5)]
+        tasks = [asked(batcher.encode([f"a {number}"])) for number in range(5)]
         await encoder.has_begun()
         assert not await batcher.drain(0.01)
         for error in await asyncio.gather(*tasks, return_exceptions=True):
@@ -362,7 +381,7 @@ def test_a_batch_that_never_ends_is_seen():
         encoder = FakeEncoder(held=True)
         async with batching(encoder, stuck_s=0.01) as batcher:
             assert batcher.stuck() is None
-            task = asked(batcher.embed(["a"]))
+            task = asked(batcher.encode(["a"]))
             await encoder.has_begun()
             await asyncio.sleep(0.02)
             assert str(batcher.stuck()).startswith("a batch has been running for ")
@@ -373,9 +392,11 @@ def test_a_batch_that_never_ends_is_seen():
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("name", ["queue_texts", "queue_characters", "stuck_s"])
-def test_limits_must_let_something_through(name: str):
-    with pytest.raises(UsageError, match=rf"^{name.replace('_', '-')}: expected more than 0, got 0$"):
-        Limits(**{name: 0})
+@pytest.mark.parametrize(
+    ("name", "least"), [("queue_texts", "1 or more"), ("queue_characters", "1 or more"), ("stuck_s", "more than 0")]
+)
+def test_limits_must_let_something_through(name: str, least: str):
+    with pytest.raises(UsageError, match=rf"^{name.replace('_', '-')}: expected {least}.*, got 0"):
+        BatcherLimits(**{name: 0})
     with pytest.raises(UsageError, match=r"^batch-tokens: "):
-        Limits(batch_tokens=-1)
+        BatcherLimits(batch_tokens=-1)

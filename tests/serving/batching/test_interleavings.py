@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from driftline.serving.batching.batcher import Batcher
-from driftline.serving.batching.limits import Limits
+from driftline.serving.batching.limits import BatcherLimits
 from driftline.serving.batching.metrics import BatchingMetrics
 from driftline.serving.batching.request import Embedded
 from driftline.serving.errors import PoisonError
@@ -55,11 +55,11 @@ def test_every_request_gets_its_own_vectors_in_order(calls: list[Call], batch_to
     async def one(batcher: Batcher, call: Call) -> Embedded:
         for _ in range(call.before):
             await asyncio.sleep(0)
-        return await batcher.embed(call.texts, prompt=call.prompt)
+        return await batcher.encode(call.texts, prompt=call.prompt)
 
     async def main() -> None:
         encoder = FakeEncoder(batch_tokens, told=told)
-        batcher = Batcher(encoder, Limits(), BatchingMetrics(CollectorRegistry()).of("m"))
+        batcher = Batcher(encoder, BatcherLimits(), BatchingMetrics(CollectorRegistry()).of("m"))
         batcher.start()
         tasks = [asyncio.get_running_loop().create_task(one(batcher, call)) for call in calls]
         for turn in range(7):
@@ -105,11 +105,11 @@ def test_batchers_on_one_device_take_turns():
     async def main() -> None:
         metrics = BatchingMetrics(CollectorRegistry())
         with ThreadPoolExecutor(1) as device:
-            batchers = [Batcher(Watched(6), Limits(), metrics.of(name), executor=device) for name in ("a", "b")]
+            batchers = [Batcher(Watched(6), BatcherLimits(), metrics.of(name), executor=device) for name in ("a", "b")]
             for batcher in batchers:
                 batcher.start()
             given = [[f"{number} of {side}" for number in range(9)] for side in range(2)]
-            found = await asyncio.gather(*(b.embed(texts) for b, texts in zip(batchers, given, strict=True)))
+            found = await asyncio.gather(*(b.encode(texts) for b, texts in zip(batchers, given, strict=True)))
             for one, texts in zip(found, given, strict=True):
                 np.testing.assert_array_equal(one.vectors, np.stack([vector(text) for text in texts]))
             assert [await batcher.drain(10) for batcher in batchers] == [True, True]

@@ -75,7 +75,7 @@ def test_a_wrong_password_is_refused_and_not_shown(tmp_path: Path, mechanism: Sa
         behind(proxy) as address,
         pytest.raises(UnavailableError, match="check the address, the security settings") as refused,
     ):
-        open_producer(login(address, certificate, mechanism, "wrong-one"), bootstrap_timeout_ms=3000)
+        open_producer(login(address, certificate, mechanism, "wrong-one"), bootstrap_timeout_ms=1000)
     assert "wrong-one" not in str(refused.value)
     assert proxy.names == []
     assert proxy.refused >= 1

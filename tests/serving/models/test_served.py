@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from driftline.components.embedding.backfill.plan import with_settings
-from driftline.components.embedding.encoding.devices import best_device, device_name
-from driftline.components.embedding.encoding.encoder import Encoder, EncoderSettings
-from driftline.components.embedding.encoding.models import open_model
-from driftline.components.embedding.encoding.settings import Tuning
-from driftline.components.embedding.encoding.tuning.tunings import EncoderProfile, ProfileEntry, write_profile
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.opening import open_model
+from driftline.components.embedding.encoding.settings import EncoderSettings, Tuning
+from driftline.components.embedding.encoding.tuning.tunings import (
+    EncoderProfile,
+    ProfileEntry,
+    best_device,
+    device_name,
+    write_profile,
+)
 from driftline.components.errors import DataError, UsageError
 from driftline.components.storage.objects.store import join, write_bytes
 from driftline.serving.errors import UnavailableError
@@ -90,7 +94,7 @@ def test_a_prompt_and_dimensions_by_request_give_what_an_encoder_with_these_sett
             found = await asyncio.gather(*calls)
             for prompt, size in asked:
                 settings = EncoderSettings(prompt=prompt, dimension=size if size < 8 else 0)
-                assert model.revision_of(prompt=prompt, dimensions=size) == with_settings(model.revision, settings)
+                assert model.revision_of(prompt=prompt, dimensions=size) == settings.vector_revision(model.revision)
             with pytest.raises(
                 UsageError, match=r"^prompt: model tiny has no prompt 'title'; it has: document, query$"
             ):

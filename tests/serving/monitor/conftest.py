@@ -25,14 +25,14 @@ class Bench:
     settings: MonitorSettings
     baseline: Baseline
 
-    def monitor(self, *, couriers: dict[str, Any] | None = None, fresh: bool = False, **changes: Any) -> Monitor:
+    def monitor(self, *, targets: dict[str, Any] | None = None, fresh: bool = False, **changes: Any) -> Monitor:
         options = {"clock": changes.pop("clock")} if "clock" in changes else {}
         settings = replace(self.settings, **changes)
         file = StateFile(settings.state)
         state = file.load(self.baseline)
         if state is None or fresh:
             state = MonitorState.new(self.baseline, {})
-        given: Any = {"alert": streams.Inbox()} if couriers is None else couriers
+        given: Any = {"alert": streams.Inbox()} if targets is None else targets
         metrics = MonitorMetrics(CollectorRegistry())
         return Monitor(settings, self.baseline, state, file, given, metrics, **options)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.components.mmd.online_reference import OnlineSettings
-from driftline.serving.monitor.alerts import Delivery
-from driftline.serving.monitor.observed import Observed, observed
+from driftline.components.mmd.online import OnlineSettings
+from driftline.serving.monitor.monitor import ObservedRecord, read_record
+from driftline.serving.monitor.outbox import Delivery
 from driftline.serving.monitor.settings import MonitorSettings, ReferenceSettings
 from driftline.serving.records.embeddings import EmbeddedText, write_embedding
 from driftline.serving.records.record import Coordinates, Record
@@ -53,14 +53,14 @@ def record(number: int, content: bytes | None, *, partition: int = 0, offset: in
     return Record(f"id-{number}".encode(), content, (), at)
 
 
-def stream(rows: NDArray[np.float32]) -> list[Observed]:
+def stream(rows: NDArray[np.float32]) -> list[ObservedRecord]:
     """The rows as one partition's records."""
-    return [observed(record(number, value(number, row))) for number, row in enumerate(rows)]
+    return [read_record(record(number, value(number, row))) for number, row in enumerate(rows)]
 
 
 @dataclass
 class Inbox:
-    """A courier that keeps what it is given, and refuses as often as it is told."""
+    """A delivery target that keeps what it is given, and refuses as often as it is told."""
 
     refusals: Sequence[Exception] = ()
     got: list[Delivery] = field(default_factory=list)

@@ -13,7 +13,7 @@ import pytest
 from driftline.components.errors import DataError, DriftlineError, UsageError
 from driftline.components.mmd import calibration
 from driftline.components.mmd.calibration import calibrate
-from driftline.components.mmd.online_reference import OnlineSettings
+from driftline.components.mmd.online import OnlineSettings
 from driftline.components.projection.pca import PCA, Moments
 from driftline.components.projection.projected import Projection
 from driftline.components.random_bits import SAMPLE_REFERENCE, choose_rows
@@ -68,7 +68,7 @@ def test_a_restart_does_not_calibrate_again(bench: Bench, monkeypatch: pytest.Mo
 def test_a_restart_does_without_jax(bench: Bench) -> None:
     program = (
         "import sys\n"
-        "from driftline.components.mmd.online_reference import OnlineSettings\n"
+        "from driftline.components.mmd.online import OnlineSettings\n"
         "from driftline.serving.monitor import worker\n"
         "from driftline.serving.monitor.baseline import stored_baseline\n"
         "from driftline.serving.monitor.settings import ReferenceSettings\n"

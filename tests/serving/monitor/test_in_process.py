@@ -32,7 +32,7 @@ def test_a_worker_sees_the_alarms_that_the_topic_has(bench: Bench) -> None:
     for start in range(0, len(BATCH), 64):
         observer.observe(BATCH[start : start + 64])
     monitor.close()
-    bench.monitor(couriers={"alert": outside}, fresh=True, state=bench.settings.state + "-2").observe(STREAM)
+    bench.monitor(targets={"alert": outside}, fresh=True, state=bench.settings.state + "-2").observe(STREAM)
     assert len(inside.got) == 1
     assert inside.got == outside.got
     assert registry.get_sample_value("driftline_monitor_alarms_total") == 1

@@ -18,8 +18,7 @@ from driftline.components.mmd.online import OnlineDetector
 from driftline.components.storage.objects import store
 from driftline.serving.errors import UnavailableError
 from driftline.serving.monitor.alerts import binary_event, iso_time
-from driftline.serving.monitor.monitor import Monitor
-from driftline.serving.monitor.observed import observed
+from driftline.serving.monitor.monitor import Monitor, read_record
 from driftline.serving.monitor.outbox import MAX_PENDING
 from driftline.serving.monitor.settings import RunSettings
 from driftline.serving.monitor.state import STATE_NAME, TEXT_CHARACTERS, MonitorState
@@ -57,7 +56,7 @@ def sample(monitor: Monitor, name: str, **labels: str) -> float:
 
 def test_scores_and_the_alarm_are_those_of_the_detector(bench: Bench) -> None:
     inbox = Inbox()
-    monitor = bench.monitor(couriers={"alert": inbox})
+    monitor = bench.monitor(targets={"alert": inbox})
     for start in range(0, len(STREAM), 70):
         monitor.observe(STREAM[start : start + 70])
     seen = bench.baseline.project(ROWS).astype(np.float32)
@@ -78,7 +77,7 @@ def test_scores_and_the_alarm_are_those_of_the_detector(bench: Bench) -> None:
 
 def test_an_alert_tells_what_moved(bench: Bench) -> None:
     inbox = Inbox()
-    monitor = bench.monitor(couriers={"alert": inbox}, texts=3)
+    monitor = bench.monitor(targets={"alert": inbox}, texts=3)
     monitor.observe(STREAM)
     event = inbox.got[0].content
     data = event["data"]
@@ -110,7 +109,7 @@ def test_an_alert_tells_what_moved(bench: Bench) -> None:
 
 def test_an_alert_without_texts(bench: Bench) -> None:
     inbox = Inbox()
-    monitor = bench.monitor(couriers={"alert": inbox}, texts=0)
+    monitor = bench.monitor(targets={"alert": inbox}, texts=0)
     monitor.observe(STREAM)
     assert "moved_most" not in inbox.got[0].content["data"]
     assert {kept.text for kept in monitor.state.recent} == {None}
@@ -124,7 +123,7 @@ def test_long_texts_are_cut_in_what_is_kept(bench: Bench) -> None:
 
 
 def test_an_alarm_is_one_line_of_json_in_the_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    monitor = bench.monitor(couriers={})
+    monitor = bench.monitor(targets={})
     with caplog.at_level(logging.WARNING, logger="driftline"):
         monitor.observe(STREAM)
     (line,) = [json.loads(found.message) for found in caplog.records]
@@ -152,7 +151,7 @@ def test_what_cannot_be_compared_is_counted_and_changes_no_score(
     bench: Bench, content: bytes | None, reason: str
 ) -> None:
     plain, spoilt = bench.monitor(fresh=True), bench.monitor(fresh=True, state=bench.settings.state + "-2")
-    bad = [observed(record(10_000 + number, content)) for number in range(3)]
+    bad = [read_record(record(10_000 + number, content)) for number in range(3)]
     plain.observe(STREAM[:450])
     spoilt.observe([*STREAM[:205], bad[0], *STREAM[205:333], bad[1], *STREAM[333:450], bad[2]])
     assert sample(spoilt, "driftline_monitor_skipped_total", reason=reason) == 3
@@ -164,7 +163,7 @@ def test_what_cannot_be_compared_is_counted_and_changes_no_score(
 def test_another_model_is_told_once_a_minute(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
     monitor = bench.monitor(clock=lambda: now[0])
-    others = [observed(record(number, value(number, ROWS[0], model="other"))) for number in range(40)]
+    others = [read_record(record(number, value(number, ROWS[0], model="other"))) for number in range(40)]
     with caplog.at_level(logging.WARNING, logger="driftline"):
         monitor.observe(others[:20])
         now[0] = 61.0
@@ -200,12 +199,12 @@ def test_no_record_ends_it(calibrated: Any, tmp_path_factory: pytest.TempPathFac
     always = replace(baseline, calibration=replace(baseline.calibration, threshold=-1.0))
     inbox = Inbox()
     bench = Bench(monitor_settings(dataset, place), always)
-    monitor = bench.monitor(couriers={"alert": inbox}, run=RUN)
+    monitor = bench.monitor(targets={"alert": inbox}, run=RUN)
     plain: list[Any] = [(value(number, row), (), 1_700_000_000_000) for number, row in enumerate(ROWS[:150])]
     for place_in_stream, *parts in fuzzed:
         plain.insert(place_in_stream, parts)
     batch = [
-        observed(Record(b"k", found, tuple(own), Coordinates("embeddings", 0, offset, time_ms)))
+        read_record(Record(b"k", found, tuple(own), Coordinates("embeddings", 0, offset, time_ms)))
         for offset, (found, own, time_ms) in enumerate(plain)
     ]
     monitor.observe(batch)
@@ -220,7 +219,7 @@ def test_no_record_ends_it(calibrated: Any, tmp_path_factory: pytest.TempPathFac
     assert counted >= 150
     (alert,) = inbox.got
     binary_event(alert.content)
-    assert bench.monitor(couriers={"alert": inbox}, run=RUN).state.to_bytes() == monitor.state.to_bytes()
+    assert bench.monitor(targets={"alert": inbox}, run=RUN).state.to_bytes() == monitor.state.to_bytes()
 
 
 @settings(max_examples=15)
@@ -232,13 +231,13 @@ def test_a_restart_at_any_moment_changes_nothing(
     whole = Bench(monitor_settings(dataset, str(tmp_path_factory.mktemp("whole"))), baseline)
     parts = Bench(monitor_settings(dataset, str(tmp_path_factory.mktemp("parts"))), baseline)
     one, many = Inbox(), Inbox()
-    through = whole.monitor(couriers={"alert": one})
+    through = whole.monitor(targets={"alert": one})
     through.observe(STREAM)
-    monitor = parts.monitor(couriers={"alert": many})
+    monitor = parts.monitor(targets={"alert": many})
     edges = [0, *sorted(set(cuts)), len(STREAM)]
     for number, (start, stop) in enumerate(pairwise(edges)):
         if number < restarts:
-            monitor = parts.monitor(couriers={"alert": many})
+            monitor = parts.monitor(targets={"alert": many})
         assert monitor.state.offsets.get(0, 0) == start
         monitor.observe(STREAM[start:stop])
     assert monitor.state.to_bytes() == through.state.to_bytes()
@@ -274,7 +273,7 @@ def test_killed_around_any_write_one_alert_for_an_alarm(
     inbox = Inbox()
 
     def run() -> Monitor:
-        monitor = bench.monitor(couriers={"alert": inbox}, save_interval_s=0.0)
+        monitor = bench.monitor(targets={"alert": inbox}, save_interval_s=0.0)
         start = monitor.state.offsets.get(0, 0)
         for first in range(start, len(STREAM), 300):
             monitor.observe(STREAM[first : first + 300])
@@ -290,7 +289,7 @@ def test_killed_around_any_write_one_alert_for_an_alarm(
     assert all(delivery == inbox.got[0] for delivery in inbox.got)
     # Produced twice only where the end came between producing and writing that down.
     assert len(inbox.got) <= 2
-    through = bench.monitor(fresh=True, couriers={"alert": (once := Inbox())}, state=bench.settings.state + "-2")
+    through = bench.monitor(fresh=True, targets={"alert": (once := Inbox())}, state=bench.settings.state + "-2")
     through.observe(STREAM)
     assert finished.state.to_bytes() == through.state.to_bytes()
     assert once.got == inbox.got[:1]
@@ -299,25 +298,25 @@ def test_killed_around_any_write_one_alert_for_an_alarm(
 def test_an_alert_that_cannot_be_sent_waits_and_is_sent_once(bench: Bench) -> None:
     now = [100.0]
     inbox = Inbox([UnavailableError("away")] * 3)
-    monitor = bench.monitor(couriers={"alert": inbox}, clock=lambda: now[0])
+    monitor = bench.monitor(targets={"alert": inbox}, clock=lambda: now[0])
     monitor.observe(STREAM)
     assert (inbox.tries, sample(monitor, "driftline_monitor_pending")) == (1, 1)
-    monitor.tend()  # too early
+    monitor.save_and_deliver()  # too early
     assert inbox.tries == 1
     for wait_s in (1.0, 2.0):
         now[0] += wait_s
-        monitor.tend()
+        monitor.save_and_deliver()
     assert inbox.tries == 3
-    monitor = bench.monitor(couriers={"alert": inbox})  # restarted, it tries at once
-    monitor.tend()
-    monitor.tend()
+    monitor = bench.monitor(targets={"alert": inbox})  # restarted, it tries at once
+    monitor.save_and_deliver()
+    monitor.save_and_deliver()
     assert len(inbox.got) == 1
     assert bench.monitor().state.outbox == []
 
 
 def test_nothing_is_brought_about_before_it_is_written(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     inbox = Inbox()
-    monitor = bench.monitor(couriers={"alert": inbox})
+    monitor = bench.monitor(targets={"alert": inbox})
 
     def fail(*args: Any, **options: Any) -> None:
         raise StorageError("bucket: away")
@@ -325,11 +324,11 @@ def test_nothing_is_brought_about_before_it_is_written(bench: Bench, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(store, "write_bytes", fail)
         monitor.observe(STREAM)
-        monitor.tend()
-    assert (inbox.tries, monitor.trouble) == (0, "bucket: away")
+        monitor.save_and_deliver()
+    assert (inbox.tries, monitor.save_error) == (0, "bucket: away")
     assert sample(monitor, "driftline_monitor_save_failures_total") == 2
-    monitor.tend()
-    assert (len(inbox.got), monitor.trouble) == (1, None)
+    monitor.save_and_deliver()
+    assert (len(inbox.got), monitor.save_error) == (1, None)
 
 
 def test_one_drift_starts_one_run(bench: Bench) -> None:
@@ -338,8 +337,8 @@ def test_one_drift_starts_one_run(bench: Bench) -> None:
     again = vectors(2400, seed=5)
     for start in (600, 1500):
         again[start : start + 300] = vectors(300, seed=start, shift_at=0)
-    couriers = {"alert": (alerts := Inbox()), "run": runs}
-    monitor = bench.monitor(couriers=couriers, run=RUN, clock=lambda: now[0])
+    targets = {"alert": (alerts := Inbox()), "run": runs}
+    monitor = bench.monitor(targets=targets, run=RUN, clock=lambda: now[0])
     records = stream(again)
     for start in range(0, 2400, 100):
         monitor.observe(records[start : start + 100])
@@ -354,11 +353,11 @@ def test_one_drift_starts_one_run(bench: Bench) -> None:
     }
     # The time of the latest run outlives the process.
     now[0] += RUN.cool_down_s
-    monitor = bench.monitor(couriers=couriers, run=RUN, clock=lambda: now[0], fresh=True)
+    monitor = bench.monitor(targets=targets, run=RUN, clock=lambda: now[0], fresh=True)
     monitor.state.last_run_s = now[0] - 10
     monitor.observe(STREAM)
     assert (len(alerts.got), len(runs.got)) == (raised + 1, 1)
-    monitor = bench.monitor(couriers=couriers, run=RUN, clock=lambda: now[0], fresh=True)
+    monitor = bench.monitor(targets=targets, run=RUN, clock=lambda: now[0], fresh=True)
     monitor.state.last_run_s = now[0] - RUN.cool_down_s
     monitor.observe(STREAM)
     assert (len(alerts.got), len(runs.got)) == (raised + 2, 2)
@@ -366,7 +365,7 @@ def test_one_drift_starts_one_run(bench: Bench) -> None:
 
 def test_a_run_that_fails_holds_up_no_alert(bench: Bench) -> None:
     alerts, runs = Inbox(), Inbox([UnavailableError("no Kubeflow")] * 100)
-    monitor = bench.monitor(couriers={"alert": alerts, "run": runs}, run=RUN)
+    monitor = bench.monitor(targets={"alert": alerts, "run": runs}, run=RUN)
     monitor.observe(STREAM)
     assert (len(alerts.got), len(runs.got)) == (1, 0)
     assert [left.kind for left in monitor.state.outbox] == ["run"]
@@ -376,7 +375,7 @@ def test_a_run_that_fails_holds_up_no_alert(bench: Bench) -> None:
 
 def test_the_outbox_has_an_end(bench: Bench) -> None:
     away = Inbox([UnavailableError("away")] * 1000)
-    monitor = bench.monitor(couriers={"alert": away})
+    monitor = bench.monitor(targets={"alert": away})
     monitor.observe(STREAM)
     (waiting,) = monitor.state.outbox
     for number in range(MAX_PENDING + 5):
@@ -421,9 +420,9 @@ def test_a_write_that_came_through_though_it_failed_is_known_as_its_own(
     with monkeypatch.context() as patch:
         patch.setattr(store, "write_bytes", written_but_failed)
         monitor.observe(STREAM[50:100])
-    assert monitor.trouble == "the connection ended"
+    assert monitor.save_error == "the connection ended"
     monitor.observe(STREAM[100:150])
-    assert monitor.trouble is None
+    assert monitor.save_error is None
     assert bench.monitor().state.offsets == {0: 150}
 
 

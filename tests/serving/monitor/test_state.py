@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from driftline.components.errors import DataError
-from driftline.components.mmd.online_reference import pack, unpack
+from driftline.components.errors import DataError, StorageConflict, StorageError
+from driftline.components.mmd.online import pack, unpack
 from driftline.components.storage.objects import store
 from driftline.serving.errors import UnavailableError
-from driftline.serving.monitor.alerts import Delivery
+from driftline.serving.monitor.outbox import Delivery
 from driftline.serving.monitor.state import MonitorState, StateFile
 from tests.serving.monitor.conftest import Bench
 from tests.serving.monitor.streams import stream, vectors
@@ -66,6 +68,53 @@ def test_states_of_two_writers_differ_though_they_say_the_same(bench: Bench, pla
         file.save(state)
         contents.append(store.read_bytes(file.uri))
     assert contents[0] != contents[1]
+
+
+@pytest.fixture
+def lose_answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
+    """Have the next write come through and fail all the same."""
+    write = store.write_bytes
+
+    def lose(error: Exception) -> None:
+        def written_but_failed(*args: Any, **options: Any) -> None:
+            write(*args, **options)
+            monkeypatch.setattr(store, "write_bytes", write)
+            raise error
+
+        monkeypatch.setattr(store, "write_bytes", written_but_failed)
+
+    return lose
+
+
+def test_a_write_whose_answer_was_lost_and_that_the_client_tried_again_is_known_as_its_own(
+    bench: Bench, place: str, lose_answer: Callable[[Exception], None]
+) -> None:
+    state, file = MonitorState.new(bench.baseline, {0: 5}), StateFile(place)
+    for offset in (5, 6):
+        state.offsets[0] = offset
+        lose_answer(StorageConflict("something else is there"))
+        file.save(state)
+    assert StateFile(place).load(bench.baseline).offsets == {0: 6}  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_after_lost_answers_it_writes_over_its_own_and_over_nobody_elses(
+    bench: Bench, place: str, lose_answer: Callable[[Exception], None]
+) -> None:
+    state, file = MonitorState.new(bench.baseline, {0: 5}), StateFile(place)
+    for offset in (5, 6):
+        state.offsets[0] = offset
+        lose_answer(StorageError("away"))
+        with pytest.raises(StorageError, match="away"):
+            file.save(state)
+    file.save(state)
+    lose_answer(StorageError("away"))
+    with pytest.raises(StorageError, match="away"):
+        file.save(state)
+    other = StateFile(place)
+    other.load(bench.baseline)
+    other.save(state)
+    with pytest.raises(UnavailableError, match="another monitor has written it"):
+        file.save(state)
 
 
 @pytest.mark.parametrize("spoil", ["cut", "header", "vectors", "other"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 from contextlib import suppress
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from hypothesis.extra import numpy as hnp
 
 from driftline.serving.errors import PoisonError
 from driftline.serving.records.embeddings import (
-    VECTOR_ENCODINGS,
     EmbeddedText,
     VectorEncoding,
     read_embedding,
@@ -23,7 +23,7 @@ names = st.text(min_size=1, max_size=12)
 vectors = hnp.arrays(np.float32, st.integers(1, 8), elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
 
 
-@given(names, names, names, vectors, st.none() | st.text(), st.sampled_from(VECTOR_ENCODINGS))
+@given(names, names, names, vectors, st.none() | st.text(), st.sampled_from(get_args(VectorEncoding)))
 def test_what_is_written_is_read_back_to_the_bit(
     name: str, model: str, revision: str, vector: np.ndarray, text: str | None, encoding: VectorEncoding
 ) -> None:

@@ -54,7 +54,7 @@ def serving(*arguments: str, environment: dict[str, str] | None = None) -> Gener
         command = [sys.executable, "-m", "driftline.serving", "serve", "--host", HOST, "--http-port", "0"]
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                [*command, "--grpc-port", "0", "--drain-delay", "0.2", *arguments],
+                [*command, "--grpc-port", "0", "--drain-delay-s", "0.2", *arguments],
                 stdout=sink,
                 stderr=sink,
                 env={**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", **(environment or {})},

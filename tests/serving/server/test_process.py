@@ -6,7 +6,8 @@ import asyncio
 import base64
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -15,7 +16,9 @@ import httpx
 import numpy as np
 import pytest
 
-from driftline.components.embedding.encoding.encoder import Encoder, EncoderSettings
+from driftline.components.command_line.ending import run_command
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.errors import UsageError
 from driftline.serving.commands.serve import serve
 from driftline.serving.server.kserve_parts import messages
@@ -38,10 +41,24 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path, other: Path) -> Iterator[Process]:
+def servers(folder: Path, other: Path) -> Iterator[Callable[[], Process]]:
+    """Give the tests' server; a new one where a test has ended the one before."""
     environment = {"DRIFTLINE_SERVE_MAX_TEXTS": "300"}
-    with serving("--model", f"embed={folder}", "--model", str(other), environment=environment) as found:
-        yield found
+    with ExitStack() as stack:
+        found: list[Process] = []
+
+        def running() -> Process:
+            if not found or found[-1].process.poll() is not None:
+                models = ("--model", f"embed={folder}", "--model", str(other))
+                found.append(stack.enter_context(serving(*models, environment=environment)))
+            return found[-1]
+
+        yield running
+
+
+@pytest.fixture
+def server(servers: Callable[[], Process]) -> Process:
+    return servers()
 
 
 def encoded(folder: Path, texts: list[str] = TEXTS, **settings: str | int) -> np.ndarray:
@@ -129,34 +146,16 @@ def test_the_log_has_no_line_a_request(server: Process) -> None:
     assert server.log.read_text() == before
 
 
-def test_sigterm_while_requests_are_in_flight_answers_them_all(folder: Path) -> None:
-    with serving("--model", f"embed={folder}", "--grpc-port", "-1", "--drain-delay", "0.5") as server:
-
-        async def ask() -> list[httpx.Response]:
-            async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-                asking = [
-                    asyncio.create_task(
-                        client.post("/v1/models/embed:predict", json={"instances": [f"film {number}"] * 100})
-                    )
-                    for number in range(24)
-                ]
-                await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
-                server.process.terminate()
-                return await asyncio.gather(*asking)
-
-        answers = asyncio.run(ask())
-        assert server.process.wait(30) == 0
-    assert [answer.status_code for answer in answers] == [200] * 24
-    assert all(len(answer.json()["predictions"]) == 100 for answer in answers)
-
-
-def test_a_model_that_cannot_be_loaded_is_one_line_and_status_1(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "driftline.serving", "serve", "--host", "127.0.0.1", "--http-port", "0"]
-    arguments = ["--grpc-port", "-1", "--model", f"embed={tmp_path}"]
-    ended = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].startswith("driftline: ")
-    assert "Traceback" not in ended.stderr
+def test_a_model_that_cannot_be_loaded_is_one_line_and_status_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--host", "127.0.0.1", "--http-port", "0", "--grpc-port", "-1"]
+    with pytest.raises(SystemExit) as ended:
+        run_command(serve, "driftline", [*places, "--model", f"embed={tmp_path}"])
+    told = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert told.splitlines()[-1].startswith("driftline: model ")
+    assert "Traceback" not in told
 
 
 @pytest.mark.parametrize(
@@ -165,7 +164,7 @@ def test_a_model_that_cannot_be_loaded_is_one_line_and_status_1(tmp_path: Path) 
         (["--model", "a b=/x"], "letters, digits"),
         (["--model", "m=/x", "--model", "m=/y"], "two models have this name"),
         (["--model", "m=/x", "--output-topic", "t"], "bootstrap-servers"),
-        (["--model", "m=/x", "--drain-delay", "30"], "drain-delay"),
+        (["--model", "m=/x", "--drain-delay-s", "30"], "drain-delay"),
         (["--model", "m=/x", "--http_port", "abc"], "--http_port"),  # an option of KServe's own, and none of ours
     ],
 )
@@ -182,3 +181,22 @@ def test_importing_kserve_reads_no_command_line() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "['--http_port', 'abc', '--model', 'x'] kserve.model_server"
+
+
+def test_sigterm_while_requests_are_in_flight_answers_them_all(server: Process) -> None:
+    async def ask() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            asking = [
+                asyncio.create_task(
+                    client.post("/v1/models/embed:predict", json={"instances": [f"film {number}"] * 100})
+                )
+                for number in range(24)
+            ]
+            await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+            server.process.terminate()
+            return await asyncio.gather(*asking)
+
+    answers = asyncio.run(ask())
+    assert server.process.wait(30) == 0
+    assert [answer.status_code for answer in answers] == [200] * 24
+    assert all(len(answer.json()["predictions"]) == 100 for answer in answers)

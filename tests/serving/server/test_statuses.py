@@ -74,6 +74,7 @@ WRONG = [
     (PREDICT, {"instances": ["a"], "parameters": {"dimensions": 5}}, JSON, 422, "vectors of 4 numbers"),
     (PREDICT, {"instances": ["a"], "parameters": {"prompt": "no"}}, JSON, 422, "no such prompt"),
     (PREDICT, {"instances": ["a"], "parameters": {"prompt": 1}}, JSON, 400, "prompt"),
+    (PREDICT, {"instances": ["a"], "parameters": {"prompt": "\ud800"}}, JSON, 422, "no such prompt"),
     (PREDICT, {"instances": ["a" * 30_000]}, JSON, 413, "larger than 20,000 bytes"),
     (PREDICT, {"instances": ["a"]}, {"content-type": "text/plain"}, 415, "expected application/json"),
     (PREDICT, {"instances": ["a"]}, {"content-type": "application/x-www-form-urlencoded"}, 415, "expected"),
@@ -126,6 +127,7 @@ WRONG = [
     (OPENAI, openai(dimensions=-1), JSON, 400, "dimensions"),
     (OPENAI, openai(dimensions=100), JSON, 422, "vectors of 4 numbers"),
     (OPENAI, openai(model="gpt"), JSON, 404, "no such model"),
+    (OPENAI, openai(model="\ud800"), JSON, 404, "no such model"),
     (OPENAI, b"nonsense", JSON, 400, "not JSON"),
     # events: without a content type, malformed, empty, structured without time, in a batch
     (PREDICT, b"{", EVENT, 400, "not JSON"),
@@ -181,6 +183,8 @@ RIGHT = [
     (INFER, tensor(shape=[2, 1], data=[["a"], ["b"]]), JSON),
     (INFER, tensor(shape=[1, 2], data=[["a", "b"]]), JSON),
     (INFER, tensor() | {"outputs": [{"name": "embedding"}], "id": None}, JSON),
+    (INFER, tensor() | {"id": "\ud800"}, JSON),
+    (INFER, tensor(shape=[1.0]) | {"parameters": {"dimensions": 2.0}}, JSON),
     (OPENAI, openai(user="somebody", encoding_format=None, dimensions=None), JSON),
 ]
 
@@ -243,7 +247,7 @@ def test_a_model_that_is_loading_answers_503(server: Served, path: str, body: ob
 def test_openai_errors_are_openais_object(server: Served) -> None:
     error = server.http.post(OPENAI, json=openai(dimensions=-1)).json()["error"]
     assert error == {
-        "message": "body.dimensions: expected an integer of 1 or more",
+        "message": "dimensions: expected an integer of 1 or more, the leading numbers of the vectors to keep, got -1",
         "type": "invalid_request_error",
         "param": "dimensions",
         "code": None,

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-from driftline.serving.lifecycle import stopping_on_signals
+from driftline.serving.process import stopping_on_signals
 from driftline.serving.stream.encoding import Model
 from driftline.serving.stream.run import run_stream
 from driftline.serving.stream.settings import BatchLimits, BufferLimits, StreamSettings

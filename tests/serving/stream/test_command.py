@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from driftline.components.embedding.backfill.plan import with_settings
-from driftline.components.embedding.encoding.encoder import Encoder, EncoderSettings
-from driftline.components.embedding.encoding.models import open_model
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.opening import open_model
+from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.errors import UsageError
 from driftline.serving.commands.stream import stream
 from driftline.serving.records.embeddings import read_embedding
@@ -36,7 +36,7 @@ def test_its_vectors_and_their_revision_are_the_backfills(bootstrap: str, tmp_pa
     with open_model(str(model)) as folder:
         encoder = Encoder.load(folder.path, "tiny", settings)
         alone = encoder.encode([embedded.text or "" for embedded in found]).vectors
-        assert {embedded.revision for embedded in found} == {with_settings(folder.revision, settings)}
+        assert {embedded.revision for embedded in found} == {settings.vector_revision(folder.revision)}
     assert {embedded.model for embedded in found} == {"tiny"}
     assert np.abs(np.stack([embedded.vector for embedded in found]) - alone).max() < 1e-5
 
@@ -54,5 +54,5 @@ def test_topics_that_are_the_same_are_refused() -> None:
 def test_the_help_names_every_default() -> None:
     result = CliRunner().invoke(stream, ["--help"])
     assert result.exit_code == 0
-    for option in ("--delivery", "--instance-id", "--drain-timeout", "--vectors", "--prompt", "--tls-ca-file"):
+    for option in ("--delivery", "--instance-id", "--drain-timeout-s", "--vectors", "--prompt", "--tls-ca-file"):
         assert option in result.output

@@ -48,6 +48,7 @@ def test_partitions_move_one_by_one_where_the_assignment_is_cooperative(tansu: s
         "delivery": "at-least-once",
         "assignment": "cooperative-sticky",
         "static": False,
+        "session_timeout_s": 6.0,  # each of the three joins takes half of it: Tansu waits so long for members
         "batch": BatchLimits(20, 4096, 5.0),
     }
     slow = FakeEncoder(seconds=0.02)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from driftline.components.mmd.online_reference import OnlineSettings
+from driftline.components.mmd.online import OnlineSettings
 from driftline.serving.monitor.settings import MonitorSettings, ReferenceSettings
 from driftline.serving.stream.watching import watching
 from tests.serving.stream.workers import Topics, running, texts, vector_of

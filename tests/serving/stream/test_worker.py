@@ -16,11 +16,11 @@ from kafka import KafkaConsumer
 
 from driftline.components.errors import UsageError
 from driftline.serving.errors import UnavailableError
+from driftline.serving.kafka.client import FencedError
 from driftline.serving.records.embeddings import EmbeddedText, read_embedding
+from driftline.serving.records.provenance import VALUE_OMITTED
 from driftline.serving.records.record import Coordinates, Record, header
-from driftline.serving.stream.results import VALUE_OMITTED
 from driftline.serving.stream.settings import BatchLimits, BufferLimits
-from driftline.serving.stream.sinks import FencedError
 from tests.serving.stream.workers import (
     FakeEncoder,
     RunningWorker,
@@ -107,18 +107,18 @@ def test_results_have_no_texts_and_short_vectors_where_that_is_asked_for(topics:
 def test_a_second_worker_shares_the_partitions_and_a_rebalance_in_mid_batch_doubles_nothing(topics: Topics) -> None:
     slow = FakeEncoder(seconds=0.4)
     limits = {"batch": BatchLimits(records=20), "buffer": BufferLimits(records=100)}
-    produce(topics.bootstrap, topics.source, texts(1200, keys=40))
+    produce(topics.bootstrap, topics.source, texts(800, keys=40))
     with running(topics, slow, **limits) as first:
         eventually(lambda: first.metric("commits_total") >= 3)
         with running(topics, slow, instance_id="w1", **limits) as second:
             eventually(lambda: (first.metric("partitions"), second.metric("partitions")) == (2, 2))
-            produce(topics.bootstrap, topics.source, texts(100, keys=40, start=1200))
+            produce(topics.bootstrap, topics.source, texts(100, keys=40, start=800))
             eventually(lambda: second.metric("commits_total") >= 1)
             assert first.metric("rebalances_total") >= 2
         eventually(lambda: is_done(topics))
         eventually(lambda: first.metric("partitions") == 4)
     found = output(topics)
-    assert len(found) == 1300
+    assert len(found) == 900
     assert all(len(results) == 1 for results in by_source(found).values())
 
 
@@ -187,18 +187,18 @@ def test_it_pauses_where_the_buffer_is_full_and_goes_on(topics: Topics) -> None:
 
 
 def test_a_worker_told_to_end_finishes_what_is_in_hand(topics: Topics) -> None:
-    produce(topics.bootstrap, topics.source, texts(400))
-    with running(topics, FakeEncoder(seconds=0.1), batch=BatchLimits(records=20)) as worker:
+    produce(topics.bootstrap, topics.source, texts(2000))  # ten seconds' work
+    with running(topics, FakeEncoder(seconds=0.2), batch=BatchLimits(records=20)) as worker:
         eventually(lambda: worker.metric("commits_total") >= 2)
     found = output(topics)
-    assert 40 <= len(found) < 400
+    assert 40 <= len(found) < 2000
     done = committed(topics.bootstrap, topics.group, topics.source)
     places = {(record.at.partition, record.at.offset) for record in read_topic(topics.bootstrap, topics.source)}
     assert len(found) == sum(offset < done.get(partition, 0) for partition, offset in places)
     with running(topics):
         eventually(lambda: is_done(topics))
     assert {len(results) for results in by_source(output(topics)).values()} == {1}
-    assert len(output(topics)) == 400
+    assert len(output(topics)) == 2000
 
 
 def test_a_slow_reader_of_the_output_holds_nothing_up(topics: Topics) -> None:

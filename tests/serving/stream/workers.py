@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from driftline.serving.lifecycle import StopSignal
+from driftline.serving.process import StopSignal
 from driftline.serving.records.embeddings import read_embedding
 from driftline.serving.records.record import Record
 from driftline.serving.stream.encoding import Model
@@ -89,7 +89,7 @@ class RunningWorker:
             lambda: Model(encoder, "tiny", "sha256:0"),
             self.stop,
             registry=self.registry,
-            told=self._told,
+            on_listening=self._told,
             **{"environment": {}, **options},
         )
         self.thread = threading.Thread(target=self._guarded, daemon=True)

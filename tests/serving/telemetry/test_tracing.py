@@ -5,10 +5,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from driftline.serving.records.record import Coordinates, Headers, Record, TextEvent, header
-from driftline.serving.stream.buffer import Batch
-from driftline.serving.stream.incoming import Incoming
-from driftline.serving.stream.results import ResultWriter
+from driftline.serving.stream.buffer import MicroBatch
 from driftline.serving.stream.spans import BatchSpans
+from driftline.serving.stream.work_items import Incoming, ResultWriter
 from driftline.serving.telemetry.tracing import Tracing, carried, end, tracing
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -22,7 +21,7 @@ def incoming(offset: int, headers: Headers) -> Incoming:
     return Incoming(record, TextEvent("k", None), 1, 0.0)
 
 
-def spans_of(batch: Batch, error: str = "") -> tuple[list[Headers], tuple[ReadableSpan, ...]]:
+def spans_of(batch: MicroBatch, error: str = "") -> tuple[list[Headers], tuple[ReadableSpan, ...]]:
     exporter = InMemorySpanExporter()
     with tracing("driftline-test", {}, exporter) as on:
         spans = BatchSpans(on, batch)
@@ -33,7 +32,7 @@ def spans_of(batch: Batch, error: str = "") -> tuple[list[Headers], tuple[Readab
 
 def test_a_records_trace_goes_on_in_its_result() -> None:
     headers = (("traceparent", TRACEPARENT), ("tracestate", b"vendor=1"), ("own", b"x"))
-    [result], (record, batch) = spans_of(Batch(0, (incoming(5, headers),), None))
+    [result], (record, batch) = spans_of(MicroBatch(0, (incoming(5, headers),), None))
     assert format(record.context.trace_id, "032x") == TRACE
     assert record.parent is not None
     assert format(record.parent.span_id, "016x") == PARENT
@@ -49,19 +48,19 @@ def test_a_records_trace_goes_on_in_its_result() -> None:
 
 @pytest.mark.parametrize("headers", [(), (("traceparent", b"\xff damaged"),)])
 def test_a_record_without_a_trace_begins_one(headers: Headers) -> None:
-    [result], (record, _) = spans_of(Batch(0, (incoming(1, headers),), None))
+    [result], (record, _) = spans_of(MicroBatch(0, (incoming(1, headers),), None))
     assert record.parent is None
     assert format(record.context.trace_id, "032x").encode() in (header(result, "traceparent") or b"")
 
 
 def test_a_batch_that_was_not_written_is_an_error() -> None:
-    _, spans = spans_of(Batch(0, (incoming(1, ()), incoming(2, ())), None), error="the broker is away")
+    _, spans = spans_of(MicroBatch(0, (incoming(1, ()), incoming(2, ())), None), error="the broker is away")
     assert {span.status.description for span in spans} == {"the broker is away"}
     assert len(spans) == 3
 
 
 def test_off_nothing_is_done_and_headers_pass_through() -> None:
-    batch = Batch(0, (incoming(1, (("traceparent", TRACEPARENT),)),), None)
+    batch = MicroBatch(0, (incoming(1, (("traceparent", TRACEPARENT),)),), None)
     with tracing("driftline-test", {}) as off:
         assert off is None
         spans = BatchSpans(off, batch)

@@ -12,11 +12,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor
 
-from driftline.components.embedding.encoding.forward.forward import Forward
+from driftline.components.embedding.encoding.forward.forward import Forward, choose_mode
 from driftline.components.embedding.encoding.forward.packed import first_position
-from driftline.components.embedding.encoding.forward.probe import choose_way
 from driftline.components.embedding.encoding.settings import EncoderSettings
-from driftline.components.embedding.encoding.tokens import Prompt, TextTokenizer, Tokens
+from driftline.components.embedding.encoding.text import Prompt, TextTokenizer, Tokens
 from driftline.components.errors import DataError, UsageError
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -45,16 +44,16 @@ class Prompted:
 
     Attributes:
         tokenize: turns texts into sequences.
-        told: what the forward pass must know of the prompt; None where sequences of several prompts may go together.
+        prompt: what the forward pass must know of the prompt; None where sequences of several prompts may go together.
     """
 
     tokenize: Callable[[Sequence[str]], Tokens]
-    told: Prompt | None
+    prompt: Prompt | None
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What an encoder needs of a model.
+    """A model, as an encoder uses it.
 
     Attributes:
         tokenize: turns texts into sequences, with the prompt that the settings name.
@@ -70,7 +69,7 @@ class Engine:
 
 
 def open_engine(
-    model: SentenceTransformer, name: str, settings: EncoderSettings, dtype: torch.dtype, *, compiled: bool
+    model: SentenceTransformer, name: str, settings: EncoderSettings, dtype: torch.dtype, *, torch_compile: bool
 ) -> Engine:
     """Make a loaded model ready, in its precision.
 
@@ -82,7 +81,7 @@ def open_engine(
         name: what the user called it, for messages.
         settings: what decides the vectors.
         dtype: the precision.
-        compiled: whether to translate it by `torch.compile`.
+        torch_compile: whether to translate it by `torch.compile`.
 
     Raises:
         UsageError: the model cannot do what the settings ask for.
@@ -92,7 +91,7 @@ def open_engine(
     first: Any = model[0]
     fast = isinstance(first, Transformer) and hasattr(first.tokenizer, "backend_tokenizer")
     if not fast or "message" in first.modality_config:
-        return _whole_texts(model, name, settings, prompt, dtype, compiled=compiled)
+        return _whole_texts(model, name, settings, prompt, dtype, torch_compile=torch_compile)
     limit = _max_tokens(first, name, settings)
     first.max_seq_length = limit
 
@@ -112,7 +111,7 @@ def open_engine(
     tokenizer = tokenizer_of(prompt)
     leaves_prompt_out = any(getattr(module, "include_prompt", True) is False for module in model)
     forward = Forward(model, tokenizer.prompt_tokens or None)
-    choose_way(model, name, forward, tokenizer, prompt, dtype, compiled=compiled)
+    choose_mode(model, name, forward, tokenizer, prompt, dtype, torch_compile=torch_compile)
     return Engine(tokenizer, prompted, forward, limit)
 
 
@@ -133,12 +132,12 @@ def _whole_texts(
     prompt: str,
     dtype: torch.dtype,
     *,
-    compiled: bool,
+    torch_compile: bool,
 ) -> Engine:
     asked = {
         "segments": bool(settings.segments),
         "max-tokens": bool(settings.max_tokens),
-        "compile": compiled,
+        "compile": torch_compile,
         "precision": dtype == torch.bfloat16,
     }
     for what, wanted in asked.items():

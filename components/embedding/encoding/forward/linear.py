@@ -128,13 +128,13 @@ class LinearLayers:
                     self._replace(parent, name, new)
         self.round_tokens = _ROUND_TOKENS if fuse else 1
 
-    def undo(self) -> None:
+    def revert(self) -> None:
         """Put the model's own layers back."""
         for parent, name, child in reversed(self._replaced):
             setattr(parent, name, child)
         self._replaced.clear()
 
-    def settle(self) -> None:
+    def finalise(self) -> None:
         """Forget the model's own layers, whose memory is then free."""
         self._replaced.clear()
 
@@ -143,7 +143,7 @@ class LinearLayers:
         setattr(parent, name, new)
 
     def _fuse(self, parent: nn.Module, dtype: torch.dtype) -> None:
-        """Fuse what a layer of BERT's kind does around its linear layers, told by the names of its children."""
+        """Fuse what a layer of BERT's kind does around its linear layers, recognised by the names of its children."""
         dense = getattr(parent, "dense", None)
         if type(dense) is nn.Linear and _is_gelu(getattr(parent, "intermediate_act_fn", None)):
             self._replace(parent, "dense", _PrepackedLinear(dense, dtype, gelu=True))

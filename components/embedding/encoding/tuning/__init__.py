@@ -1,1 +1,1 @@
-"""Which tuning is the fastest on this machine: measured once, remembered by machine, model and precision."""
+"""The fastest tuning on this machine: measured once, remembered by machine, model and precision."""

@@ -1,4 +1,4 @@
-"""Measures a model on this machine and remembers the fastest tuning: what `driftline bench encode` does."""
+"""The measurement of a model on this machine, and its fastest tuning remembered: `driftline bench encode`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from driftline.components.embedding.encoding.devices import best_device, device_name
-from driftline.components.embedding.encoding.model_folder import check_prompt
-from driftline.components.embedding.encoding.models import open_model
+from driftline.components.embedding.encoding.model import check_prompt
+from driftline.components.embedding.encoding.opening import open_model
 from driftline.components.embedding.encoding.settings import EncoderSettings, Precision
 from driftline.components.embedding.encoding.tuning.measure import Measurement, drawn_texts, measure
-from driftline.components.embedding.encoding.tuning.tunings import ProfileEntry, read_profile, write_profile
-from driftline.components.storage.texts.reading import TextColumns, read_texts, scan_texts
+from driftline.components.embedding.encoding.tuning.tunings import (
+    ProfileEntry,
+    best_device,
+    device_name,
+    read_profile,
+    write_profile,
+)
+from driftline.components.storage.texts.reading import read_texts, scan_texts
+from driftline.components.storage.texts.rows import TextColumns
 
 
 def bench_encoder(
@@ -23,10 +29,10 @@ def bench_encoder(
     columns: TextColumns,
     texts: int,
     encoder: EncoderSettings,
-    compiled: bool,
+    torch_compile: bool,
     profile: str,
     model_cache: str,
-    say: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> list[Measurement]:
     """Measure a model, write its fastest tunings into a profile, and return the measurements, the fastest first.
 
@@ -38,10 +44,10 @@ def bench_encoder(
         columns: the texts' columns.
         texts: texts in one measurement; of fewer inputs, all.
         encoder: what decides the vectors; precision auto for all those of the device.
-        compiled: whether to measure the model translated by `torch.compile` as well.
+        torch_compile: whether to measure the model translated by `torch.compile` as well.
         profile: file to remember the fastest in, beside what it holds of other machines, models and precisions.
         model_cache: local folder in which models from gs:// are kept; empty for none.
-        say: told how many measurements are done, of how many.
+        on_progress: called with how many measurements are done, and of how many.
 
     Raises:
         DataError: the model, the texts or the profile are not as expected.
@@ -55,15 +61,15 @@ def bench_encoder(
         kinds = [
             (dataclasses.replace(encoder, precision=precision), kind)
             for precision in _precisions(encoder.precision)
-            for kind in ((False, True) if compiled else (False,))
+            for kind in ((False, True) if torch_compile else (False,))
         ]
         found: list[Measurement] = []
         for number, (settings, kind) in enumerate(kinds):
 
-            def told(done: int, of: int, number: int = number) -> None:
-                say(number * of + done, len(kinds) * of)
+            def progressed(done: int, of: int, number: int = number) -> None:
+                on_progress(number * of + done, len(kinds) * of)
 
-            found += measure(folder.path, model, settings, sample, compiled=kind, say=told)
+            found += measure(folder.path, model, settings, sample, torch_compile=kind, on_progress=progressed)
         found.sort(key=lambda one: -one.tokens_per_second)
         after = before
         for fastest in {one.precision: one for one in reversed(found)}.values():

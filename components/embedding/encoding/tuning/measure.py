@@ -1,4 +1,4 @@
-"""How fast a model encodes on this machine, by tuning: what `driftline bench encode` prints and remembers."""
+"""A model's speed on this machine, by tuning: what `driftline bench encode` prints and remembers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from driftline.components.embedding.encoding.devices import cpu_threads
-from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.encoder import Encoder, cpu_threads
 from driftline.components.embedding.encoding.forward.engine import DTYPES
 from driftline.components.embedding.encoding.settings import EncoderSettings, Tuning
 from driftline.components.errors import DataError
@@ -64,8 +63,8 @@ def measure(
     settings: EncoderSettings,
     texts: Sequence[str],
     *,
-    compiled: bool = False,
-    say: Callable[[int, int], None] = lambda done, of: None,
+    torch_compile: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Measurement]:
     """Measure a model with one precision by batch size and streams, interleaved.
 
@@ -74,8 +73,8 @@ def measure(
         name: what the user called it.
         settings: what decides its vectors, the precision among it.
         texts: what to encode, as many as take a second or more.
-        compiled: whether to measure it translated by `torch.compile`.
-        say: told how many measurements are done, of how many.
+        torch_compile: whether to measure it translated by `torch.compile`.
+        on_progress: called with how many measurements are done, and of how many.
 
     Returns:
         The tunings, the fastest first.
@@ -86,10 +85,10 @@ def measure(
     if not texts:
         raise DataError("texts: there are none to measure with; give some")
     layers = _linear_layers(folder)
-    encoder = Encoder.load(folder, name, settings, tuning=Tuning(compile=compiled))
+    encoder = Encoder.load(folder, name, settings, tuning=Tuning(compile=torch_compile))
     rate = _matrix_rate(layers, encoder.precision, encoder.device)
     flops = sum(2.0 * rows * columns for rows, columns in layers)
-    tunings = _tunings(encoder.device, compiled=compiled)
+    tunings = _tunings(encoder.device, torch_compile=torch_compile)
     seconds: dict[Tuning, list[float]] = {tuning: [] for tuning in tunings}
     tokens = 0
     for tuning in tunings:  # once unmeasured: threads start, memory is laid out
@@ -101,7 +100,7 @@ def measure(
             began = time.perf_counter()
             tokens = encoder.encode(texts).tokens
             seconds[tuning].append(time.perf_counter() - began)
-            say(turn * len(tunings) + place + 1, ROUNDS * len(tunings))
+            on_progress(turn * len(tunings) + place + 1, ROUNDS * len(tunings))
     memory = _memory_mb(encoder.device)
     found = [
         Measurement(
@@ -134,15 +133,15 @@ def drawn_texts(folder: Path, count: int, seed: int = 0) -> list[str]:
     return [" ".join(rng.choice(words, length)) for length in lengths]
 
 
-def _tunings(device: str, *, compiled: bool) -> list[Tuning]:
+def _tunings(device: str, *, torch_compile: bool) -> list[Tuning]:
     if device != "cpu":
-        return [Tuning(tokens, compile=compiled) for tokens in _GPU_BATCHES]
+        return [Tuning(tokens, compile=torch_compile) for tokens in _GPU_BATCHES]
     threads = cpu_threads()
     streams = sorted({1, *(2**power for power in range(1, threads.bit_length()) if threads % 2**power == 0), threads})
-    ways = [(count, threads) for count in streams]
+    splits = [(count, threads) for count in streams]
     if threads >= 4:  # where two threads share a core, half as many may do as much
-        ways.append((threads // 2, threads // 2))
-    return [Tuning(tokens, count, all_of, compiled) for tokens in _CPU_BATCHES for count, all_of in ways]
+        splits.append((threads // 2, threads // 2))
+    return [Tuning(tokens, count, all_of, torch_compile) for tokens in _CPU_BATCHES for count, all_of in splits]
 
 
 def _on_cpu(folder: Path) -> SentenceTransformer:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from driftline.components.embedding.encoding.devices import best_device, device_name, settled_precision
+import torch
+
+from driftline.components.embedding.encoding.encoder import cpu_threads, resolved_precision
 from driftline.components.embedding.encoding.settings import Tuning
 from driftline.components.errors import UsageError
 from driftline.components.storage.objects.store import exists
@@ -17,10 +20,10 @@ VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class ProfileEntry:
-    """What was measured best for one model on one kind of machine.
+    """The best measurement for one model on one kind of machine.
 
     Attributes:
-        device: name of the processor or GPU, see :func:`.devices.device_name`.
+        device: name of the processor or GPU, see :func:`device_name`.
         revision: identity of the model's content.
         precision: number type of the forward pass.
         tuning: the fastest.
@@ -112,5 +115,24 @@ def measured_tuning(uri: str, revision: str, precision: str) -> Tuning:
     if not uri:
         return Tuning()
     device = best_device()
-    found = read_profile(uri).tuning(device_name(device), revision, settled_precision(precision, device))
+    found = read_profile(uri).tuning(device_name(device), revision, resolved_precision(precision, device))
     return found or Tuning()
+
+
+def best_device() -> torch.device:
+    """Return the device that a model is loaded on where none is named: as sentence-transformers chooses."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """Return a name that machines with the same tuning share: of a GPU, or of the processor and its cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    name = "CPU"
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {cpu_threads()} threads"

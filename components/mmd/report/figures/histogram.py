@@ -8,11 +8,11 @@ import numpy as np
 from markupsafe import Markup
 
 from driftline.components.mmd.report import formats
-from driftline.components.mmd.report.figures import glyphs
 from driftline.components.mmd.report.figures.svg import (
     Figure,
     Frame,
     Scale,
+    diamond,
     domain,
     drawable,
     drawing,
@@ -23,6 +23,7 @@ from driftline.components.mmd.report.figures.svg import (
     nice_ticks,
     px,
     x_axis,
+    x_tick,
     y_axis,
 )
 
@@ -61,10 +62,10 @@ def permutation_histogram(
     strip of its own, so that the bars keep their width.
 
     Args:
-        permuted: (B,) float64, the statistic under each relabelling.
+        permuted: (B,) float64, the statistic under each permutation.
         observed: the statistic.
         threshold: the statistic above which the test rejects; drawn where it is finite.
-        quantity: what the statistic is, for the axis and the title.
+        quantity: name of the statistic, for the axis and the title.
 
     Returns:
         The figure, or None where no permuted value is finite.
@@ -159,8 +160,7 @@ def _draw(
         inner = stop if side > 0 else start
         outer = frame.right if side > 0 else frame.left
         parts += _break(frame, inner, outer)
-        parts.append(line(at, frame.bottom, at, frame.bottom + 5, "axis"))
-        parts.append(label(formats.number(observed), at, frame.bottom + 20, kind="tick"))
+        parts += x_tick(frame, at, formats.number(observed))
     ticks = nice_ticks(low, high, frame.x_ticks if side == 0 else frame.x_ticks - 1)
     if side:
         # About the room that two labels take beside one another.
@@ -171,7 +171,7 @@ def _draw(
     if math.isfinite(at):
         beside = x(threshold) if shown_threshold else math.nan
         parts += _marker(frame, at, 30, f"observed {formats.number(observed)}", "observed", beside)
-        parts.append(glyphs.diamond(at, frame.bottom, 7, "observed-mark"))
+        parts.append(diamond(at, frame.bottom, 7, "observed-mark"))
     return drawing(
         name,
         frame,
@@ -212,7 +212,7 @@ def _bars(x: Scale, y: Scale, edges: np.ndarray, counts: np.ndarray) -> list[Mar
 
 
 def _break(frame: Frame, inner: float, outer: float) -> list[Markup]:
-    """Return the axis beyond the break, and the two strokes that say that it is broken."""
+    """Return the axis beyond the break, and the two strokes that mark the break."""
     towards = 1 if outer > inner else -1
     begin = inner + towards * 10
     strokes = f"M{px(inner - 4)} {px(frame.bottom + 7)}l8 -14M{px(begin - 4)} {px(frame.bottom + 7)}l8 -14"

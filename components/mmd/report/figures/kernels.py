@@ -1,4 +1,4 @@
-"""The kernels of a search: what each of them saw, and what it means that this one saw most."""
+"""The table of a search's kernels: each one's result, and the meaning of the one that leads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_KERNELS = 40
 GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
 _NAMES = {
     "rbf": "Gaussian",
-    "laplace": "Laplace",
+    "laplace-l2": "Laplace",
     "laplace-l1": "Laplace (L1)",
     "imq": "inverse multiquadric",
     "rq": "rational quadratic",
@@ -58,7 +58,7 @@ class KernelTable:
     Attributes:
         rows: by family, the narrowest first.
         hidden: how many are left out, those with the smallest shares.
-        meaning: what it means that the leading kernel leads.
+        meaning: what the leading kernel's width implies.
         combination: how their statistics were combined.
     """
 
@@ -69,7 +69,7 @@ class KernelTable:
 
 
 def family_name(name: str) -> str:
-    """Return a family's name as one writes it, or a foreign name, cleaned."""
+    """Return a family's name for people, or a foreign name, cleaned."""
     return _NAMES.get(name, formats.clean(name, 40))
 
 
@@ -83,7 +83,7 @@ def kernel_table(result: DriftResult) -> KernelTable | None:
     if len(result.kernels) < 2:
         return None
     by_share = sorted(
-        range(len(result.kernels)), key=lambda k: (k != result.leading, -_finite(result.kernels[k].share))
+        range(len(result.kernels)), key=lambda k: (k != result.leading_kernel, -_finite(result.kernels[k].share))
     )
     shown = [result.kernels[k] for k in by_share[:MAX_KERNELS]]
     families = list(dict.fromkeys(kernel.name for kernel in result.kernels))
@@ -97,9 +97,9 @@ def kernel_table(result: DriftResult) -> KernelTable | None:
 
 
 def meaning(result: DriftResult) -> str:
-    """Return what the leading kernel's width says of the difference; ``""`` where it says nothing."""
+    """Return what the leading kernel's width implies about the difference; ``""`` where it implies nothing."""
     if not result.drift:
-        return "No drift was found, so the shares say no more than which kernel leant furthest by chance."
+        return "No drift was found, so the shares only show which kernel deviated most by chance."
     leading = result.kernel
     if leading.name in _PRODUCTS:
         return _PRODUCTS[leading.name]

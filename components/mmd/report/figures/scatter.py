@@ -8,16 +8,17 @@ import numpy as np
 from markupsafe import Markup
 
 from driftline.components.mmd.report import formats
-from driftline.components.mmd.report.figures import glyphs
 from driftline.components.mmd.report.figures.svg import (
     Figure,
     Frame,
     Scale,
+    baseline,
+    circle,
+    cross,
     domain,
     drawing,
     element,
     label,
-    line,
     nice_ticks,
     px,
     x_axis,
@@ -164,7 +165,7 @@ def _draw_strips(
 ) -> Markup:
     x = Scale(*span, frame.left, frame.right)
     parts = x_axis(frame, x, nice_ticks(x.low, x.high, frame.x_ticks), title, grid=True)
-    parts.append(line(frame.left, frame.bottom, frame.right, frame.bottom, "axis"))
+    parts.append(baseline(frame))
     half = (frame.bottom - frame.top) / 2
     placed: list[list[tuple[float, float]]] = []
     for k, (cloud, kind) in enumerate(zip(clouds, ("reference", "current"), strict=True)):
@@ -183,8 +184,8 @@ def _draw_strips(
 def _mean(sample: int, x: float, y: float) -> list[Markup]:
     """Return the mark of a sample's mean, 0 for the reference and 1 for the current one, on a halo."""
     if sample == 0:
-        return [glyphs.circle(x, y, 9, "mean-halo"), glyphs.circle(x, y, 9, "mean-reference")]
-    return [glyphs.cross(x, y, 8, "mean-halo"), glyphs.cross(x, y, 8, "mean-current")]
+        return [circle(x, y, 9, "mean-halo"), circle(x, y, 9, "mean-reference")]
+    return [cross(x, y, 8, "mean-halo"), cross(x, y, 8, "mean-current")]
 
 
 def _marks(placed: list[list[tuple[float, float]]], frame: Frame) -> list[Markup]:

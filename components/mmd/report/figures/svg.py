@@ -1,4 +1,4 @@
-"""Scales, ticks and elements for the report's figures: inline SVG whose colours are the style sheet's.
+"""Scales, axes, marks and elements of the report's figures: inline SVG whose colours are the style sheet's.
 
 Each figure is drawn twice, wide and narrow, and the style sheet shows the one that fits: a single drawing
 scaled down to a phone would have letters too small to read. No element refers to another one by its id in a
@@ -19,7 +19,7 @@ from driftline.components.mmd.report import formats
 
 # Far inside float64, so that differences and squares of what is drawn stay finite.
 _HUGE = 1e150
-# Below it, a length cannot be told from zero: dividing by it might overflow.
+# Below it, a length counts as zero: dividing by it might overflow.
 _TINY = 1e-150
 
 
@@ -30,8 +30,8 @@ class Figure:
     Attributes:
         wide: the ``<svg>`` for a page of 720 px or more.
         narrow: the ``<svg>`` for a phone.
-        caption: what it shows, in a sentence or two.
-        legend: the marks in it, each a name of :data:`glyphs.KEYS` and words.
+        caption: a description in a sentence or two.
+        legend: the marks in it, each a name of :data:`KEYS` and words.
     """
 
     wide: Markup
@@ -178,17 +178,29 @@ def drawing(name: str, frame: Frame, title: str, description: str, children: Seq
 
 
 def x_axis(frame: Frame, scale: Scale, ticks: Sequence[float], title: str, grid: bool = False) -> list[Markup]:
-    """Return the horizontal axis: baseline, ticks, labels, title, and vertical grid lines where asked for."""
+    """Return the horizontal axis: ticks, labels, title, and vertical grid lines where asked for."""
     labels, unit = tick_labels(ticks)
     parts: list[Markup] = []
     for tick, text in zip(ticks, labels, strict=True):
         x = scale(tick)
         if grid:
             parts.append(line(x, frame.top, x, frame.bottom, "grid"))
-        parts.append(line(x, frame.bottom, x, frame.bottom + 5, "axis"))
-        parts.append(label(text, x, frame.bottom + 20, kind="tick"))
+        parts += x_tick(frame, x, text)
     parts.append(axis_title(frame, f"{title} ({unit})" if unit else title))
     return parts
+
+
+def x_tick(frame: Frame, x: float, text: str, anchor: str = "middle") -> list[Markup]:
+    """Return one tick of the horizontal axis with its label."""
+    return [
+        line(x, frame.bottom, x, frame.bottom + 5, "axis"),
+        label(text, x, frame.bottom + 20, anchor, "tick"),
+    ]
+
+
+def baseline(frame: Frame) -> Markup:
+    """Return the line of the horizontal axis."""
+    return line(frame.left, frame.bottom, frame.right, frame.bottom, "axis")
 
 
 def axis_title(frame: Frame, title: str) -> Markup:
@@ -214,3 +226,51 @@ def y_axis(
         parts.append(label(text, frame.left - 8, y + 4, "end", "tick"))
     parts.append(label(f"{title} ({unit})" if unit else title, 0, frame.top - 14, "start", "axis-title"))
     return parts
+
+
+def diamond(x: float, y: float, radius: float, kind: str) -> Markup:
+    """Return a filled diamond, the observed value's mark."""
+    points = f"{px(x)},{px(y - radius)} {px(x + radius)},{px(y)} {px(x)},{px(y + radius)} {px(x - radius)},{px(y)}"
+    return element("polygon", points=points, class_=kind)
+
+
+def triangle(x: float, y: float, radius: float, kind: str) -> Markup:
+    """Return a filled triangle, an alarm's mark."""
+    half, rise = 0.95 * radius, 0.75 * radius
+    points = f"{px(x)},{px(y - radius)} {px(x + half)},{px(y + rise)} {px(x - half)},{px(y + rise)}"
+    return element("polygon", points=points, class_=kind)
+
+
+def circle(x: float, y: float, radius: float, kind: str) -> Markup:
+    """Return a circle: a point of the reference, or a run without an alarm."""
+    return element("circle", cx=x, cy=y, r=radius, class_=kind)
+
+
+def cross(x: float, y: float, radius: float, kind: str) -> Markup:
+    """Return a slanted cross, a point of the current sample."""
+    x1, x2, y1, y2 = px(x - radius), px(x + radius), px(y - radius), px(y + radius)
+    return element("path", d=f"M{x1} {y1}L{x2} {y2}M{x1} {y2}L{x2} {y1}", class_=kind)
+
+
+def _key(*marks: Markup) -> Markup:
+    body = Markup("").join(marks)
+    return element("svg", body, viewBox="0 0 24 16", class_="key", aria_hidden="true", focusable="false")
+
+
+KEYS: dict[str, Markup] = {
+    "reference": _key(circle(12, 8, 4.5, "mark-reference")),
+    "current": _key(cross(12, 8, 4.5, "mark-current")),
+    "reference-mean": _key(circle(12, 8, 6.5, "mean-halo"), circle(12, 8, 6.5, "mean-reference")),
+    "current-mean": _key(cross(12, 8, 6, "mean-halo"), cross(12, 8, 6, "mean-current")),
+    "permuted": _key(element("rect", x=5, y=2, width=14, height=12, class_="bar")),
+    "observed": _key(line(12, 0, 12, 16, "observed-line"), diamond(12, 8, 5.5, "observed-mark")),
+    "threshold": _key(line(0, 8, 24, 8, "threshold-line")),
+    "run": _key(line(0, 8, 24, 8, "series"), circle(12, 8, 4, "run-quiet")),
+    "interval": _key(line(12, 0, 12, 16, "whisker")),
+    "chance": _key(line(0, 8, 24, 8, "chance-line")),
+    "alarm": _key(triangle(12, 8, 7, "run-alarm")),
+    "quiet": _key(element("path", d="M5 8.5l5 5l9 -11", class_="badge-mark")),
+    "component": _key(element("rect", x=6, y=1, width=12, height=14, class_="bar")),
+    "cumulative": _key(line(0, 8, 24, 8, "cumulative-line"), circle(12, 8, 3.5, "cumulative-mark")),
+}
+"""Legend keys by name; decoration only, since a word stands beside each."""

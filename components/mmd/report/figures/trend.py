@@ -1,4 +1,4 @@
-"""Over the runs: how well old and new texts were told apart, and MMD² with its interval."""
+"""Charts over the runs: the witness's AUC, and MMD² with its interval."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from markupsafe import Markup
 
 from driftline.components.mmd.report import formats
 from driftline.components.mmd.report.data import HistoryPoint
-from driftline.components.mmd.report.figures import glyphs
 from driftline.components.mmd.report.figures.svg import (
     Figure,
     Frame,
     Scale,
     axis_title,
+    baseline,
+    circle,
     domain,
     drawable,
     drawing,
@@ -25,6 +26,8 @@ from driftline.components.mmd.report.figures.svg import (
     line,
     nice_ticks,
     px,
+    triangle,
+    x_tick,
     y_axis,
 )
 
@@ -41,7 +44,7 @@ _CHANCE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """What one chart draws of each run.
+    """One chart's data of each run.
 
     Attributes:
         name: prefix of the drawings' ids.
@@ -50,9 +53,9 @@ class _Series:
         values: a value for each run, NaN where it has none.
         intervals: an interval for each run, or None.
         joined: for each run, whether the line reaches it from the run before.
-        base: where a horizontal line stands, and its class.
+        base: value of a horizontal line, and its class.
         range: values that the axis shows in any case.
-        write: writes a value.
+        write: formats a value.
     """
 
     name: str
@@ -66,10 +69,10 @@ class _Series:
     write: Callable[[float], str]
 
 
-def told_trend(history: tuple[HistoryPoint, ...], level: float) -> Figure | None:
-    """Draw how often old and new texts were told apart, at equal distances in the order of time.
+def auc_trend(history: tuple[HistoryPoint, ...], level: float) -> Figure | None:
+    """Draw the witness's AUC of each run, at equal distances in the order of time.
 
-    The one number that compares between runs of different kernels and methods.
+    It is the one number that compares between runs of different kernels and methods.
 
     Args:
         history: ascending by time, this run last.
@@ -79,7 +82,7 @@ def told_trend(history: tuple[HistoryPoint, ...], level: float) -> Figure | None
         The figure, or None where there are fewer than two runs or none has a finite value.
     """
     runs = history[-MAX_RUNS:]
-    values = tuple(_share(run.discrimination) for run in runs)
+    values = tuple(_share(run.auc) for run in runs)
     if len(runs) < 2 or drawable(values).size == 0:
         return None
     alarms = sum(run.drift for run in runs)
@@ -91,11 +94,11 @@ def told_trend(history: tuple[HistoryPoint, ...], level: float) -> Figure | None
         caption += f" {formats.plural(len(history) - len(runs), 'older run')} not drawn."
     missing = sum(not math.isfinite(value) for value in values)
     if missing:
-        caption += f" {formats.plural(missing, 'run')} did not record how often."
+        caption += f" {formats.plural(missing, 'run')} recorded no AUC."
     series = _Series(
-        name="told",
-        title="How often old and new texts are told apart, over the runs",
-        axis="old told from new",
+        name="auc",
+        title="The witness's AUC over the runs",
+        axis="witness AUC",
         values=values,
         intervals=(None,) * len(runs),
         joined=(True,) * len(runs),
@@ -149,9 +152,9 @@ def mmd2_trend(history: tuple[HistoryPoint, ...]) -> Figure | None:
     return _figure(series, runs, caption, legend)
 
 
-def _share(value: float | None) -> float:
-    """Return a value within [0, 1], NaN where there is none."""
-    return math.nan if value is None or not math.isfinite(value) else min(max(value, 0.0), 1.0)
+def _share(value: float) -> float:
+    """Return a value limited to [0, 1], NaN where it is not finite."""
+    return min(max(value, 0.0), 1.0) if math.isfinite(value) else math.nan
 
 
 def _alike(a: HistoryPoint, b: HistoryPoint) -> bool:
@@ -233,13 +236,13 @@ def _marks(
         if not math.isfinite(at):
             continue
         if run.drift:
-            mark = glyphs.triangle(x(k), at, min(7.5, max(4.5, 0.45 * spacing)), "run-alarm")
+            mark = triangle(x(k), at, min(7.5, max(4.5, 0.45 * spacing)), "run-alarm")
         elif last or spacing >= 9 or _alone(series, heights, k):
-            mark = glyphs.circle(x(k), at, min(4.5, max(1.5, 0.3 * spacing)), "run-quiet")
+            mark = circle(x(k), at, min(4.5, max(1.5, 0.3 * spacing)), "run-quiet")
         else:
             continue
         if last:
-            parts.append(glyphs.circle(x(k), at, 11, "run-this"))
+            parts.append(circle(x(k), at, 11, "run-this"))
         parts.append(element("g", element("title", _tooltip(run)), mark))
     return parts
 
@@ -272,7 +275,7 @@ def _time_axis(frame: Frame, x: Scale, runs: tuple[HistoryPoint, ...]) -> list[M
     """Return ticks with dates under some of the runs, the first and the last among them."""
     ticks = min(frame.x_ticks, len(runs))
     chosen = sorted({round(k * (len(runs) - 1) / (ticks - 1)) for k in range(ticks)})
-    parts: list[Markup] = [line(frame.left, frame.bottom, frame.right, frame.bottom, "axis")]
+    parts: list[Markup] = [baseline(frame)]
     for k, text in zip(chosen, formats.short_times([runs[k].created for k in chosen]), strict=True):
         at = x(k)
         anchor = "middle"
@@ -281,17 +284,15 @@ def _time_axis(frame: Frame, x: Scale, runs: tuple[HistoryPoint, ...]) -> list[M
             anchor = "end"
         elif at - 3.6 * len(text) < 0:
             anchor = "start"
-        parts.append(line(at, frame.bottom, at, frame.bottom + 5, "axis"))
-        parts.append(label(text, at, frame.bottom + 20, anchor, "tick"))
+        parts += x_tick(frame, at, text, anchor)
     parts.append(axis_title(frame, "run (UTC)"))
     return parts
 
 
 def _tooltip(run: HistoryPoint) -> str:
     verdict = "alarm" if run.drift else "no alarm"
-    told = "" if run.discrimination is None else f"old told from new {formats.share(run.discrimination)}, "
     interval = "" if run.mmd2_interval is None else f" ({formats.between(run.mmd2_interval)})"
     return (
-        f"{formats.long_time(run.created)}: {verdict}, {told}MMD² {formats.number(run.mmd2)}{interval}, "
-        f"p {formats.p_value(run.p_value)}"
+        f"{formats.long_time(run.created)}: {verdict}, AUC {formats.share(run.auc)}, "
+        f"MMD² {formats.number(run.mmd2)}{interval}, p {formats.p_value(run.p_value)}"
     )

@@ -8,16 +8,16 @@ import math
 from markupsafe import Markup
 
 from driftline.components.mmd.report import formats
-from driftline.components.mmd.report.figures import glyphs
 from driftline.components.mmd.report.figures.svg import (
     Figure,
     Frame,
     Scale,
     axis_title,
+    baseline,
+    circle,
     drawing,
     element,
     label,
-    line,
     nice_ticks,
     px,
     y_axis,
@@ -79,11 +79,11 @@ def _draw(name: str, frame: Frame, shares: list[float], cumulative: list[float])
         if k == 0 or (k + 1) % every == 0:
             parts.append(label(str(k + 1), middle, frame.bottom + 20, kind="tick"))
         points.append((middle, y(cumulative[k])))
-    parts.append(line(frame.left, frame.bottom, frame.right, frame.bottom, "axis"))
+    parts.append(baseline(frame))
     parts.append(axis_title(frame, "principal component"))
     path = "M" + "L".join(f"{px(u)} {px(v)}" for u, v in points)
     parts.append(element("path", d=path, class_="cumulative-line"))
-    parts += [glyphs.circle(u, v, min(4.0, 0.22 * slot), "cumulative-mark") for u, v in points]
+    parts += [circle(u, v, min(4.0, 0.22 * slot), "cumulative-mark") for u, v in points]
     parts += _end_labels(frame, points, cumulative[shown - 1], hidden, rest, right)
     return drawing(
         name,

@@ -6,21 +6,15 @@ from typing import Any
 
 import pytest
 
-from driftline.components.embedding.backfill.plan import (
-    BackfillPlan,
-    Previous,
-    ShardWork,
-    Slice,
-    cut,
-    merged_pieces,
-    with_settings,
-)
+from driftline.components.embedding.backfill.cutting import ShardWork, Slice, cut
+from driftline.components.embedding.backfill.plan import BackfillPlan, Previous, merged_pieces
 from driftline.components.embedding.backfill.settings import BackfillSettings
-from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.storage.dataset.manifest import Manifest, Shard
 from driftline.components.storage.objects.store import FileInfo
 from driftline.components.storage.objects.values import read_value, write_value
-from driftline.components.storage.texts.reading import TextCounts, TextPiece, TextSelection, TextSource
+from driftline.components.storage.texts.reading import TextPiece, TextSource
+from driftline.components.storage.texts.rules import TextCounts
+from driftline.components.storage.texts.selection import TextSelection
 
 ONE = TextSource(
     "/data/one.jsonl", "jsonl", 5, 500, "AAAAAA==", (("time", "string"),), (TextPiece(0, 5, 5, 300, 0),), TextCounts(1)
@@ -69,7 +63,7 @@ def test_counts_and_names():
     assert planned.counts == TextCounts(3, 3)
     assert [work.texts for work in planned.shards] == [3, 3, 3]
     assert [planned.shard_name(shard) for shard in (0, 12)] == ["part-00000.parquet", "part-00012.parquet"]
-    assert planned.work_place("a", "b.bin") == "/data/out/_work/a/b.bin"
+    assert planned.work_uri("a", "b.bin") == "/data/out/_work/a/b.bin"
 
 
 def test_added_shards_are_named_after_the_others_and_by_what_they_hold():
@@ -117,7 +111,7 @@ def test_keys_stay_what_they_are_from_version_to_version():
         {"selection": TextSelection(where=("rating >= 7",))},
         {"carried": (("time", "int64"), ("film", "string"))},
         {"carried": (("time", "string"),)},
-        {"shards": tuple(dataclasses.replace(work, wanted="ab") for work in cut([ONE.pieces, TWO.pieces], 3))},
+        {"shards": tuple(dataclasses.replace(work, changed="ab") for work in cut([ONE.pieces, TWO.pieces], 3))},
         {"shards": cut([ONE.pieces, TWO.pieces], 2)},
     ],
     ids=lambda changes: ",".join(changes),
@@ -146,12 +140,6 @@ def test_places_and_tasks_do_not_change_a_key(changes: dict[str, Any]):
     assert keys(plan()) == keys(plan(**changes))
 
 
-def test_settings_that_are_not_the_defaults_end_up_in_the_revision():
-    assert with_settings("sha256:01", EncoderSettings()) == "sha256:01"
-    settings = EncoderSettings(prompt="query", dimension=64)
-    assert with_settings("sha256:01", settings) == "sha256:01;prompt=query;dimension=64"
-
-
 def test_pieces_are_merged_to_those_that_slices_begin_with():
     pieces = tuple(TextPiece(10 * k, 10, k, 100 * k, 1000 * k) for k in range(6))
     source = dataclasses.replace(ONE, rows=60, pieces=pieces)
@@ -166,7 +154,7 @@ def test_pieces_are_merged_to_those_that_slices_begin_with():
 
 def test_a_plan_survives_its_file(tmp_path: Path):
     shards = (ShardWork((Slice(0, 0, 5, 1, 4, 0),), 4, 20, "ab"),)
-    for planned in (plan(), plan(shards=shards, previous=PREVIOUS, first=3, wanted="/data/out/_work/w.npz")):
+    for planned in (plan(), plan(shards=shards, previous=PREVIOUS, first=3, changed="/data/out/_work/w.npz")):
         write_value(str(tmp_path / "plan.json"), planned)
         assert read_value(str(tmp_path / "plan.json"), BackfillPlan) == planned
 

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.components.checks import in_pipelines
 from driftline.components.embedding.backfill.settings import IN_PIPELINES, BackfillSettings
 from driftline.components.embedding.component import plan_backfill
 from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.errors import UsageError
-from driftline.components.storage.texts.reading import TextColumns, TextSelection
+from driftline.components.settings import in_pipelines
+from driftline.components.storage.texts.rows import TextColumns
+from driftline.components.storage.texts.selection import TextSelection
 from driftline.pipelines.backfill import backfill_pipeline
 from driftline.pipelines.profile import Profile
 from tests.components.embedding.backfills import one_line
@@ -127,18 +128,18 @@ REFUSED = [
     ({"text_where": [7]}, "text_where: expected a list of texts, got 7 in it"),
     ({"text_strict": True, "output_incremental": True}, "text_strict and output_incremental: one refuses the null"),
     ({"window_when_empty": "ignore"}, "window_when_empty: expected skip or refuse, got 'ignore'"),
-    ({"model_precision": "double"}, "model_precision: expected auto, float32, bfloat16, float16, got 'double'"),
-    ({"model_precision": "Float16"}, "model_precision: expected auto, float32, bfloat16, float16, got 'Float16'"),
-    ({"model_dimension": -1}, "model_dimension: expected 1 or more, or 0 for the model's own, got -1"),
-    ({"model_max_tokens": -1}, "model_max_tokens: expected 1 or more, or 0 for the model's own, got -1"),
+    ({"model_precision": "double"}, "model_precision: expected auto, float32, bfloat16 or float16, got 'double'"),
+    ({"model_precision": "Float16"}, "model_precision: expected auto, float32, bfloat16 or float16, got 'Float16'"),
+    ({"model_dimension": -1}, "model_dimension: expected 1 or more, or 0 for all, got -1"),
+    ({"model_max_tokens": -1}, "model_max_tokens: expected 1 or more, or 0 for the model's maximum, got -1"),
     ({"model_segments": "sum"}, "model_segments: expected mean, max or nothing, got 'sum'"),
     ({"model_segment_overlap": 3}, "model_segment_overlap: expected model_segments to be mean or max as well"),
     (
         {"model_segments": "mean", "model_segment_overlap": -3},
-        "model_segment_overlap: expected 1 or more, or 0 for the model's own, got -3",
+        "model_segment_overlap: expected 1 or more, or 0 for an eighth of a window, got -3",
     ),
     ({"output_dtype": "bfloat16"}, "output_dtype: expected float32 or float16, got 'bfloat16'"),
-    ({"output_rows_per_shard": -1}, "output_rows_per_shard: expected 1 or more, or 0 for 50,000, got -1"),
+    ({"output_rows_per_shard": -1}, "output_rows_per_shard: expected 1 or more, got -1"),
     ({"embed_tasks": 201}, "embed_tasks: expected from 1 to 200, got 201"),
     ({"embed_tasks": -1}, "embed_tasks: expected from 1 to 200, got -1"),
     ({"hourly_price": -0.5}, "hourly_price: expected 0 or more, got -0.5"),

@@ -13,7 +13,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from transformers import AutoTokenizer
 
-from driftline.components.embedding.encoding.encoder import Encoder, EncoderSettings
+from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.errors import DataError, UsageError
 from tests.components.embedding.tiny_models import HIDDEN, SCRIPTS, by_hand, save_transformer
 

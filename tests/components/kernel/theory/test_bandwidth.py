@@ -32,7 +32,7 @@ def test_heuristics():
     squared, norm = np.median(pdist(z, "sqeuclidean")), ((z - z.mean(axis=0)) ** 2).sum(axis=1).mean()
     l1 = np.median(pdist(z, "cityblock"))
     expected = {
-        "rbf": 1 / (2 * squared), "laplace": 1 / squared, "laplace-l1": 1 / l1**2, "imq": 1 / squared,
+        "rbf": 1 / (2 * squared), "laplace-l2": 1 / squared, "laplace-l1": 1 / l1**2, "imq": 1 / squared,
         "rq": 1 / (2 * squared), "linear": 1 / norm, "polynomial": 1 / norm,
     }  # fmt: skip
     assert {name: heuristic_kernel(name, z).gamma for name in KERNEL_NAMES} == pytest.approx(expected)

@@ -61,7 +61,7 @@ def test_search_spans_the_sample_and_what_lies_within_it(dimension: int):
     # The widest has the sample in sight, the finest few pairs, however alike the distances are.
     assert near[0] > 0.05
     assert near[-1] < min(0.1, near[0] / 2)
-    assert {kernel.name for kernel in collection.kernels} == {"rbf", "laplace", "laplace-l1", "polynomial"}
+    assert {kernel.name for kernel in collection.kernels} == {"rbf", "laplace-l2", "laplace-l1", "polynomial"}
 
 
 def test_search_of_data_on_a_lattice_has_finite_lengths():

@@ -9,41 +9,20 @@ from driftline.components.errors import UsageError
 from driftline.components.kernel.theory.permutations import (
     LEAST_BINS,
     Bins,
-    LabelPanels,
     labels,
     permutation_cuts,
     rank_of_threshold,
 )
-from driftline.components.kernel.tiles.grid import BlockGrid
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**63 - 1), st.integers(2, 300), st.data())
-def test_every_relabelling_labels_exactly_n_rows(seed, rows, data):
+def test_every_permutation_labels_exactly_n_rows(seed, rows, data):
     n = data.draw(st.integers(1, rows - 1))
     cuts = permutation_cuts(seed, 20, n, rows)
     panel = labels(seed, cuts, n, 0, rows)
     assert (panel.sum(axis=0) == n).all()
     np.testing.assert_array_equal(panel[:, 0], np.arange(rows) < n)
-
-
-@pytest.mark.parametrize(
-    ("n", "m", "block", "rows"), [(233, 467, 256, 1), (256, 512, 256, 1), (341, 684, 128, 4), (1027, 2050, 256, 16)]
-)
-def test_panels_on_the_device_are_the_definition_and_keep_what_is_not_whole(n, m, block, rows):
-    seed, permutations = 2**40 + 3, 33
-    bins, grid = Bins(n // rows, m // rows, rows), BlockGrid(n, m, block)
-    cuts = bins.cuts(seed, permutations)
-    panels = LabelPanels(seed, cuts, bins, grid)
-    assert panels.permutations == permutations
-    got = [np.asarray(panels.panel(index)) for index in range(grid.blocks)]
-    assert {(panel.shape, panel.dtype) for panel in got} == {((block // rows, 1 + permutations), np.dtype(np.int8))}
-    sides = np.array([grid.in_reference(index) for index in range(grid.blocks)])
-    expected = labels(seed, cuts, bins.reference, 0, bins.reference + bins.current)
-    for own, whole in ((True, expected[: bins.reference]), (False, expected[bins.reference :])):
-        side = np.concatenate([panel for panel, of in zip(got, sides, strict=True) if of == own])
-        np.testing.assert_array_equal(side[: len(whole)], whole)
-        assert (side[len(whole) :] == own).all()
 
 
 @given(st.integers(1, 10**8), st.integers(1, 10**8))
@@ -60,13 +39,13 @@ def test_cuts_do_not_depend_on_how_many_permutations_are_asked_for():
     np.testing.assert_array_equal(few, many[:10])
 
 
-def test_relabellings_are_uniform_and_unrelated():
+def test_permutations_are_uniform_and_unrelated():
     rows, n, permutations = 40, 10, 4000
     panel = labels(11, permutation_cuts(11, permutations, n, rows), n, 0, rows)[:, 1:].astype(np.float64)
     share = n / rows
     deviation = np.sqrt(share * (1 - share) / permutations)
     assert np.abs(panel.mean(axis=1) - share).max() < 5 * deviation
-    # Two rows share the label 1 in n(n−1)/(N(N−1)) of the relabellings.
+    # Two rows share the label 1 in n(n−1)/(N(N−1)) of the permutations.
     together = (panel @ panel.T) / permutations
     expected = n * (n - 1) / (rows * (rows - 1))
     off_diagonal = together[~np.eye(rows, dtype=bool)]

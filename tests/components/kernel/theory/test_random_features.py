@@ -13,7 +13,7 @@ from driftline.components.kernel.theory.random_features import CHUNK_ROWS, Rando
 
 EXACT = {
     "rbf": lambda u: np.exp(-u),
-    "laplace": lambda u: np.exp(-np.sqrt(u)),
+    "laplace-l2": lambda u: np.exp(-np.sqrt(u)),
     "laplace-l1": lambda u: np.exp(-np.sqrt(u)),
     "imq": lambda u: (1 + u) ** -0.5,
     "rq": lambda u: 1 / (1 + u),
@@ -79,7 +79,7 @@ def test_drawing_follows_the_seed():
 
 @pytest.mark.parametrize("d", [1, 32, 1024])
 def test_rows_have_norm_one_in_float32(d):
-    mapped = RandomFeatures.draw(Kernel("laplace", 1 / d), d, 128, 0).map(
+    mapped = RandomFeatures.draw(Kernel("laplace-l2", 1 / d), d, 128, 0).map(
         np.random.default_rng(0).normal(size=(300, d))
     )
     assert mapped.dtype == np.float32
@@ -90,7 +90,7 @@ def test_rows_have_norm_one_in_float32(d):
 @pytest.mark.parametrize("length", [1.0, 1e8])
 def test_the_same_rows_have_the_same_bits_however_long_they_are(length):
     z = np.random.default_rng(5).normal(size=(3 * CHUNK_ROWS + 7, 24)) * length
-    features = RandomFeatures.draw(Kernel("laplace", 0.1), 24, 96, 0)
+    features = RandomFeatures.draw(Kernel("laplace-l2", 0.1), 24, 96, 0)
     mapped = features.map(z)
     assert np.isfinite(mapped).all()
     np.testing.assert_array_equal(features.map(z), mapped)
@@ -118,7 +118,7 @@ def test_rows_with_no_features_are_nan_and_no_others():
 @pytest.mark.parametrize("name", ["linear", "polynomial"])
 def test_kernels_without_features_are_refused(name):
     with pytest.raises(
-        UsageError, match=f"'{name}' has no random Fourier features.*use rbf, laplace, laplace-l1, imq or rq"
+        UsageError, match=f"'{name}' has no random Fourier features.*use rbf, laplace-l2, laplace-l1, imq or rq"
     ):
         RandomFeatures.draw(Kernel(name, 1.0), 3, 16, 0)
 

@@ -8,12 +8,10 @@ import pytest
 
 from driftline.components.errors import DataError
 from driftline.components.kernel.llvm_codegen import Registers, VectorCode
-from driftline.components.kernel.theory import families as functions
+from driftline.components.kernel.theory import families
 from driftline.components.kernel.theory.families import KERNEL_NAMES, Family, Kernel
-from driftline.components.kernel.tiles import cpu as native
-from driftline.components.kernel.tiles import cpu_layout as tile_layout
-from driftline.components.kernel.tiles import workers
-from driftline.components.kernel.tiles.cpu import HostBlock, NativeTiler
+from driftline.components.kernel.tiles import cpu, cpu_program, engine
+from driftline.components.kernel.tiles.cpu import CpuBlock, CpuTiles
 from driftline.components.kernel.tiles.cpu_functions import is_known, kernel_values
 from tests.components.kernel.tiles.test_engine import centred, run, same_bits
 from tests.support.tile_oracle import tile_oracle
@@ -22,8 +20,8 @@ KERNELS = tuple(Kernel(name, 0.1) for name in (*KERNEL_NAMES[::-1], "rbf"))  # a
 TOLERANCE = {"float64": 1e-12, "float32": 3e-6}
 
 
-def host_block(tiler: NativeTiler, z: np.ndarray, labels: np.ndarray) -> HostBlock:
-    return HostBlock(*tiler.vectors(z), labels)
+def host_block(tiles: CpuTiles, z: np.ndarray, labels: np.ndarray) -> CpuBlock:
+    return CpuBlock(*tiles.vectors(z), labels)
 
 
 def compare(rows_x, rows_y, *, size=256, bin_rows=4, precision="float64", diagonal=False, kernels=KERNELS, d=3):
@@ -31,12 +29,12 @@ def compare(rows_x, rows_y, *, size=256, bin_rows=4, precision="float64", diagon
     rng = np.random.default_rng([rows_x, rows_y, bin_rows])
     x, y = rng.normal(size=(2, size, d)).astype(precision)
     labels_x, labels_y = rng.integers(0, 2, size=(2, size // bin_rows, 21)).astype(np.int8)
-    tiler = NativeTiler(kernels, 1.0, size, bin_rows, precision)
-    one = host_block(tiler, x[:rows_x], labels_x)
-    other = one if diagonal else host_block(tiler, y[:rows_y], labels_y)
+    tiles = CpuTiles(kernels, 1.0, size, bin_rows, precision)
+    one = host_block(tiles, x[:rows_x], labels_x)
+    other = one if diagonal else host_block(tiles, y[:rows_y], labels_y)
     if diagonal:
         y, rows_y, labels_y = x, rows_x, labels_x
-    got = tiler.sums(one, other, diagonal=diagonal)
+    got = tiles.sums(one, other, diagonal=diagonal)
     rows, columns, bins = tile_oracle(x, y, kernels, rows_x, rows_y, bin_rows, diagonal)
     within = np.einsum("ub,quv,vb->qb", labels_x.astype(float), bins, labels_y.astype(float), optimize=True)
     wanted = [rows, rows if diagonal else columns, within if diagonal else 2 * within]
@@ -74,8 +72,8 @@ def test_each_kernel_alone_is_the_definition(name):
 )
 def test_registers_of_any_size_give_the_definition(monkeypatch, registers):
     """LLVM makes of vectors that this processor has not what it has."""
-    monkeypatch.setattr(tile_layout, "host_registers", lambda: registers)
-    kernels = (Kernel("laplace", 0.2), Kernel("laplace-l1", 0.2), Kernel("polynomial", 0.2))
+    monkeypatch.setattr(cpu_program, "host_registers", lambda: registers)
+    kernels = (Kernel("laplace-l2", 0.2), Kernel("laplace-l1", 0.2), Kernel("polynomial", 0.2))
     for precision in ("float64", "float32"):
         compare(201, 255, kernels=kernels, precision=precision)
         compare(130, 130, kernels=kernels, precision=precision, diagonal=True, bin_rows=1)
@@ -84,17 +82,17 @@ def test_registers_of_any_size_give_the_definition(monkeypatch, registers):
 @pytest.mark.parametrize(("diagonal", "rows_x", "rows_y"), [(False, 512, 300), (True, 512, 512), (True, 300, 300)])
 def test_tiles_in_pieces_and_chunks_are_the_definition(monkeypatch, diagonal, rows_x, rows_y):
     kernels = (Kernel("rbf", 0.2), Kernel("linear", 0.2))
-    monkeypatch.setattr(native, "LARGEST_PIECE", 128)
+    monkeypatch.setattr(cpu, "LARGEST_PIECE", 128)
     compare(rows_x, rows_y, size=512, kernels=kernels, diagonal=diagonal)
-    monkeypatch.setattr(native, "LARGEST_PIECE", 512)
-    monkeypatch.setattr(native, "LARGEST_CHUNK", 64)
+    monkeypatch.setattr(cpu, "LARGEST_PIECE", 512)
+    monkeypatch.setattr(cpu, "LARGEST_CHUNK", 64)
     compare(rows_x, rows_y, size=512, kernels=kernels, diagonal=diagonal)
 
 
 def test_bins_that_would_take_much_memory_take_smaller_pieces(monkeypatch):
-    monkeypatch.setattr(native, "BINS_BYTES", 1)
-    tiler = NativeTiler(KERNELS, 1.0, 1024, 1, "float64")
-    assert tiler.vectors(np.zeros((1024, 3)))[0].shape[0] == 1024 // native.SMALLEST_PIECE
+    monkeypatch.setattr(cpu, "BINS_BYTES", 1)
+    tiles = CpuTiles(KERNELS, 1.0, 1024, 1, "float64")
+    assert tiles.vectors(np.zeros((1024, 3)))[0].shape[0] == 1024 // cpu.SMALLEST_PIECE
 
 
 def test_the_program_agrees_with_xla():
@@ -112,9 +110,9 @@ def test_l1_distances_near_zero_keep_their_digits_far_from_the_centre():
     """A squared distance taken as a difference of norms loses them; a sum of differences does not."""
     z = 1e3 + np.arange(256.0)[:, None] * np.array([2.0**-13, 2.0**-12])  # exact in float32
     kernels = (Kernel("laplace-l1", 1.0),)
-    tiler = NativeTiler(kernels, 1.0, 256, 1, "float32")
-    block = host_block(tiler, z, np.zeros((256, 1), np.int8))
-    rows, _, _ = tiler.sums(block, block, diagonal=True)
+    tiles = CpuTiles(kernels, 1.0, 256, 1, "float32")
+    block = host_block(tiles, z, np.zeros((256, 1), np.int8))
+    rows, _, _ = tiles.sums(block, block, diagonal=True)
     expected, _, _ = tile_oracle(z, z, kernels, 256, 256, 1, diagonal=True)
     np.testing.assert_allclose(rows, expected, rtol=1e-6)
 
@@ -125,14 +123,14 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch, precision):
     kernels = [Kernel("rbf", 0.05), Kernel("imq", 0.05)]
     one = run(z, 800, kernels, block=128, precision=precision)
     for cores in (1, 3, 16):
-        monkeypatch.setattr(workers, "_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(engine, "_cores", lambda cores=cores: cores)
         assert same_bits(one, run(z, 800, kernels, block=128, precision=precision))
 
 
 def test_vectors_far_apart_have_kernels_near_zero():
     z = np.concatenate([np.full((150, 2), 1e6), np.full((170, 2), -1e6)])
     for precision in ("float64", "float32"):
-        kernels = [Kernel("rbf", 1.0), Kernel("laplace", 1.0), Kernel("laplace-l1", 1.0)]
+        kernels = [Kernel("rbf", 1.0), Kernel("laplace-l2", 1.0), Kernel("laplace-l1", 1.0)]
         sums = run(z, 150, kernels, precision=precision)
         np.testing.assert_allclose(sums.rows[:, :150, 0], 149, rtol=1e-6)
         np.testing.assert_allclose(sums.rows[:, :150, 1], 0, atol=1e-30)
@@ -152,16 +150,18 @@ def _foreign(u):
     return jnp.tanh(jnp.exp(-u))
 
 
-@pytest.mark.parametrize(("profile", "known"), [(lambda u: 0.25 + jnp.exp(-u) * (1 - u) ** 2, True), (_foreign, False)])
-def test_a_new_family_needs_no_change_here(monkeypatch, profile, known):
+@pytest.mark.parametrize(
+    ("function", "known"), [(lambda u: 0.25 + jnp.exp(-u) * (1 - u) ** 2, True), (_foreign, False)]
+)
+def test_a_new_family_needs_no_change_here(monkeypatch, function, known):
     """One whose operations are known is compiled; any other is left to XLA."""
-    new = Family("new", "distance", profile, 1.0, lambda _: 2.0, None)
-    monkeypatch.setitem(functions._FAMILIES, "new", new)
+    new = Family("new", "distance", function, 1.0, lambda _: 2.0, None)
+    monkeypatch.setitem(families._FAMILIES, "new", new)
     assert is_known(new) is known
     z = centred(150, 170, 3)
     sums = run(z, 150, [Kernel("new", 0.3)])
     squared = ((z[:, None] - z[None]) ** 2).sum(axis=2)
-    gram = np.asarray(profile(0.3 * squared), np.float64)
+    gram = np.asarray(function(0.3 * squared), np.float64)
     np.fill_diagonal(gram, 0)
     np.testing.assert_allclose(sums.rows[0, :, 0], gram[:, :150].sum(axis=1), rtol=1e-6, atol=1e-5)
 
@@ -223,10 +223,10 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_profiles_are_what_jax_makes_of_them(name):
-    profile = OPERATIONS[name]
-    family = Family(name, "distance", profile, 1.0, lambda _: 1.0, None)
+def test_functions_are_what_jax_makes_of_them(name):
+    function = OPERATIONS[name]
+    family = Family(name, "distance", function, 1.0, lambda _: 1.0, None)
     assert is_known(family)
     u = np.linspace(0, 5, 4096)
     got = elementwise(lambda code, v: kernel_values(code, family, code.constant(0.7), v), u)
-    np.testing.assert_allclose(got, np.asarray(profile(0.7 * u), np.float64), rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(got, np.asarray(function(0.7 * u), np.float64), rtol=2e-6, atol=2e-6)

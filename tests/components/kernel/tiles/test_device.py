@@ -13,10 +13,9 @@ import pytest
 
 from driftline.components.errors import DriftlineError
 from driftline.components.kernel.theory.families import KERNEL_NAMES, Kernel
-from driftline.components.kernel.tiles import device as tiler
-from driftline.components.kernel.tiles import workers
-from driftline.components.kernel.tiles.device import Block, Tiler
-from driftline.components.kernel.tiles.gpu_pallas import fused_tile
+from driftline.components.kernel.tiles import device, engine
+from driftline.components.kernel.tiles.device import DeviceBlock, DeviceTiles
+from driftline.components.kernel.tiles.gpu_pallas import pallas_tile
 from driftline.components.kernel.tiles.xla import xla_tile
 from tests.components.kernel.tiles.test_engine import centred, run, same_bits
 from tests.support.tile_oracle import tile_oracle
@@ -24,24 +23,24 @@ from tests.support.tile_oracle import tile_oracle
 KERNELS = tuple(Kernel(name, 0.1) for name in KERNEL_NAMES)
 
 
-def block(z: np.ndarray, rows: int, size: int, labels: np.ndarray) -> Block:
+def block(z: np.ndarray, rows: int, size: int, labels: np.ndarray) -> DeviceBlock:
     padded = np.zeros((size, z.shape[1]), z.dtype)
     padded[:rows] = z[:rows]
-    return Block(jnp.asarray(padded), rows, jnp.asarray(labels))
+    return DeviceBlock(jnp.asarray(padded), rows, jnp.asarray(labels))
 
 
 @pytest.mark.parametrize("diagonal", [False, True])
 @pytest.mark.parametrize(("rows_x", "rows_y"), [(512, 512), (300, 129), (1, 512)])
 @pytest.mark.parametrize("piece", [512, 128])
 def test_tiles_in_pieces_are_the_definition(monkeypatch, diagonal, rows_x, rows_y, piece):
-    monkeypatch.setattr(tiler, "PIECE_ROWS_OF_MANY", piece)
+    monkeypatch.setattr(device, "PIECE_ROWS_OF_MANY", piece)
     rng = np.random.default_rng(rows_x + piece)
     labels = rng.integers(0, 2, size=(2, 128, 4)).astype(np.int8)
     z = rng.normal(size=(2, 512, 3))
     with jax.enable_x64(True):
         x = block(z[0], rows_x, 512, labels[0])
         y = x if diagonal else block(z[1], rows_y, 512, labels[1])
-        got = Tiler(KERNELS, 1.0, 512, 4, "float64").sums(x, y, diagonal=diagonal)
+        got = DeviceTiles(KERNELS, 1.0, 512, 4, "float64").sums(x, y, diagonal=diagonal)
     got = [np.asarray(part) for part in got]
     vectors = z[0] if diagonal else z[1]
     rows, columns, bins = tile_oracle(z[0], vectors, KERNELS, rows_x, y.rows, 4, diagonal)
@@ -53,21 +52,75 @@ def test_tiles_in_pieces_are_the_definition(monkeypatch, diagonal, rows_x, rows_
     np.testing.assert_allclose(got[2], within if diagonal else 2 * within, rtol=1e-10, atol=1e-8)
 
 
-@pytest.mark.parametrize("diagonal", [False, True])
-def test_the_fused_kernel_takes_the_place_of_xla(monkeypatch, diagonal):
-    monkeypatch.setattr(tiler, "fused_tile", partial(fused_tile, interpret=True))
-    rng = np.random.default_rng(3)
-    labels = rng.integers(0, 2, size=(32, 5)).astype(np.int8)
+SAMPLES = np.random.default_rng(3)
+PIECES = SAMPLES.normal(size=(2, 256, 4)).astype(np.float32)
+LABELS = SAMPLES.integers(0, 2, size=(32, 5)).astype(np.int8)
+
+
+def sums_where_pallas_may_be_taken(monkeypatch, *, pallas=None, seconds=(1.0, 2.0), diagonal=False, log=None):
+    """Return a tile's sums, those of XLA, and who computed the first.
+
+    The kernel runs in Pallas's interpreter; ``pallas``, where given, is a fake that takes its place.
+    ``seconds`` are what the clock says of a piece by the Pallas kernel and by XLA.
+    """
     kernels = (Kernel("rbf", 0.2), Kernel("polynomial", 0.1))
+    monkeypatch.setattr(device, "pallas_tile", partial(pallas_tile, interpret=True))
+    if pallas is not None:
+        monkeypatch.setattr(device, "_pallas_sums", pallas)
+    clock = iter(seconds)
+    monkeypatch.setattr(device, "_seconds", lambda run: next(clock))
+    if log is not None:
+        log.set_level("INFO", "driftline")
     with jax.enable_x64(True):
-        x, y = (block(rng.normal(size=(256, 4)).astype(np.float32), rows, 256, labels) for rows in (200, 256))
+        x, y = (block(z, rows, 256, LABELS) for z, rows in zip(PIECES, (200, 256), strict=True))
         if diagonal:
             y = x
-        fused = Tiler(kernels, 0.5, 256, 8, "float32", "bf16x6").sums(x, y, diagonal=diagonal)
-        plain = Tiler(kernels, 0.5, 256, 8, "float32").sums(x, y, diagonal=diagonal)
+        tiles = DeviceTiles(kernels, 0.5, 256, 8, "float32", "bf16x6")
+        assert tiles.computed_by == ""
+        sums = tiles.sums(x, y, diagonal=diagonal)
+        plain = DeviceTiles(kernels, 0.5, 256, 8, "float32").sums(x, y, diagonal=diagonal)
+    return [np.asarray(part) for part in sums], [np.asarray(part) for part in plain], tiles.computed_by
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_a_pallas_kernel_that_agrees_and_is_faster_takes_the_place_of_xla(monkeypatch, caplog, diagonal):
+    sums, plain, by = sums_where_pallas_may_be_taken(monkeypatch, diagonal=diagonal, log=caplog)
+    assert by == "pallas"
     for place in (0, 2) if diagonal else (0, 1, 2):
-        expected = np.asarray(plain[place])
-        np.testing.assert_allclose(np.asarray(fused[place]), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+        assert not np.array_equal(sums[place], plain[place])
+        np.testing.assert_allclose(sums[place], plain[place], rtol=1e-5, atol=1e-5 * np.abs(plain[place]).max())
+    assert "the Pallas kernel sums the tiles: 1 s a piece by the Pallas kernel, 2 s by XLA" in caplog.text
+
+
+def _wrong(*arguments, diagonal, precision, **settings):
+    rows, columns, within = device._xla_sums(*arguments, diagonal, **settings)
+    return rows * 1.01, columns, within
+
+
+def _nan(*arguments, diagonal, precision, **settings):
+    rows, columns, within = device._xla_sums(*arguments, diagonal, **settings)
+    return rows, columns, within * jnp.nan
+
+
+def _broken(*_, **__):
+    raise ValueError("no such instruction\non this device")
+
+
+@pytest.mark.parametrize(
+    ("pallas", "seconds", "said"),
+    [
+        (_wrong, (1.0, 2.0), "XLA sums the tiles: the Pallas kernel's sums differ by 0.01, above 0.001"),
+        (_nan, (1.0, 2.0), "XLA sums the tiles: the Pallas kernel's sums differ by nan, above 0.001"),
+        (_broken, (1.0, 2.0), "XLA sums the tiles: the Pallas kernel failed (no such instruction on this device)"),
+        (None, (2.0, 1.0), "XLA sums the tiles: 2 s a piece by the Pallas kernel, 1 s by XLA"),
+    ],
+    ids=["disagrees", "is no number", "raises", "is slower"],
+)
+def test_a_pallas_kernel_that_is_not_fine_leaves_the_tiles_to_xla(monkeypatch, caplog, pallas, seconds, said):
+    sums, plain, by = sums_where_pallas_may_be_taken(monkeypatch, pallas=pallas, seconds=seconds, log=caplog)
+    assert by == "xla"
+    assert [part.tobytes() for part in sums] == [part.tobytes() for part in plain]
+    assert said in caplog.text
 
 
 @pytest.mark.parametrize(("valid", "diagonal"), [(256, False), (256, True), (77, False), (77, True), (1, True)])
@@ -92,7 +145,7 @@ def test_xla_tiles_are_the_definition(valid, diagonal, bin_rows, dtype, toleranc
 
 def exhausted_above(rows: int):
     """Return a stand-in for the compiled sums of a device whose memory holds no larger pieces."""
-    real = tiler._xla_sums
+    real = device._xla_sums
 
     def summed(x, *rest, **settings):
         if len(x) > rows:
@@ -106,7 +159,7 @@ def test_a_device_without_memory_takes_smaller_pieces_and_says_so(monkeypatch):
     z = centred(700, 400, 3)
     kernels = [Kernel("rbf", 0.2), Kernel("linear", 0.2)]
     whole = run(z, 700, kernels, block=1024, native=False)
-    monkeypatch.setattr(tiler, "_xla_sums", exhausted_above(128))
+    monkeypatch.setattr(device, "_xla_sums", exhausted_above(128))
     with pytest.warns(RuntimeWarning, match="ran out of memory with pieces of 256 rows; going on with 128"):
         small = run(z, 700, kernels, block=1024, native=False)
     np.testing.assert_allclose(small.within, whole.within, rtol=1e-12, atol=1e-9)
@@ -125,14 +178,14 @@ def test_memory_that_runs_out_while_waiting_is_met_too(monkeypatch):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return real(value, *rest, **settings)
 
-    monkeypatch.setattr(workers.np, "asarray", asarray)
+    monkeypatch.setattr(engine.np, "asarray", asarray)
     with pytest.warns(RuntimeWarning, match="ran out of memory"):
         small = run(z, 700, [Kernel("rbf", 0.2)], block=1024, native=False)
     np.testing.assert_allclose(small.within, whole.within, rtol=1e-12)
 
 
 def test_a_device_with_no_memory_at_all_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(tiler, "_xla_sums", exhausted_above(0))
+    monkeypatch.setattr(device, "_xla_sums", exhausted_above(0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(DriftlineError, match="has not the memory for a tile's pieces of 128 rows with 1 kernels"):
@@ -143,7 +196,7 @@ def test_other_errors_of_a_device_are_not_taken_for_want_of_memory(monkeypatch):
     def broken(*_, **__):
         raise jax.errors.JaxRuntimeError("INTERNAL: the device fell off the bus")
 
-    monkeypatch.setattr(tiler, "_xla_sums", broken)
+    monkeypatch.setattr(device, "_xla_sums", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="fell off the bus"):
         run(centred(70, 40, 3), 70, [Kernel("rbf", 0.2)], native=False)
 

@@ -7,7 +7,7 @@ import pytest
 
 from driftline.components.errors import DataError, UsageError
 from driftline.components.kernel.theory.families import KERNEL_NAMES, Kernel
-from driftline.components.kernel.theory.permutations import Bins, LabelPanels
+from driftline.components.kernel.theory.permutations import Bins
 from driftline.components.kernel.tiles.engine import (
     FLOAT64_ROWS,
     accumulator,
@@ -16,6 +16,7 @@ from driftline.components.kernel.tiles.engine import (
     sum_tiles,
 )
 from driftline.components.kernel.tiles.grid import BlockGrid
+from driftline.components.kernel.tiles.label_panels import LabelPanels
 from driftline.components.kernel.tiles.sums import KernelSums, combine
 from tests.support import oracle
 
@@ -70,7 +71,7 @@ def test_sums_are_those_of_the_dense_matrices(n, m, d, precision, tolerance):
 
 def test_many_kernels_in_one_pass_are_each_alone():
     z = centred(300, 400, 5)
-    kernels = [Kernel("rbf", 0.1), Kernel("laplace-l1", 0.2), Kernel("laplace", 0.1), Kernel("linear", 0.1)]
+    kernels = [Kernel("rbf", 0.1), Kernel("laplace-l1", 0.2), Kernel("laplace-l2", 0.1), Kernel("linear", 0.1)]
     together = run(z, 300, kernels)
     for place, kernel in enumerate(kernels):
         alone = run(z, 300, [kernel])
@@ -142,7 +143,7 @@ def test_progress_counts_the_tiles():
 
 
 def test_kernels_that_are_none():
-    with pytest.raises(UsageError, match="kernel: unknown 'cosine'; choose search or one of: rbf, laplace"):
+    with pytest.raises(UsageError, match="kernel: unknown 'cosine'; choose search or one of: rbf, laplace-l2"):
         Kernel("cosine", 0.5)
     for gamma in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(UsageError, match="gamma: expected a finite number above 0"):

@@ -1,4 +1,4 @@
-"""The fused kernel in Pallas's interpreter against its definition, and its lowering for CUDA. No GPU is needed."""
+"""The Pallas kernel in Pallas's interpreter against its definition, and its lowering for CUDA. No GPU is needed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,26 @@ import pytest
 
 from driftline.components.errors import UsageError
 from driftline.components.kernel.theory.families import KERNEL_NAMES, Family, Kernel, family
-from driftline.components.kernel.tiles.gpu_pallas import BIN_ROWS, fused_tile
+from driftline.components.kernel.tiles.gpu_pallas import BIN_ROWS, pallas_tile
 from tests.support.tile_oracle import tile_oracle, tile_values
+
+# Unoptimised: the interpreter's programs take far longer to compile than to run.
+quick_pallas_tile = jax.jit(
+    pallas_tile,
+    static_argnames=("families", "bin_rows", "diagonal", "precision", "interpret"),
+    compiler_options={"xla_backend_optimization_level": "0"},
+)
 
 
 def vectors(rows: int, d: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(rows, d)).astype(np.float32)
 
 
-def fused(x, y, kernels, valid_x, valid_y, *, bin_rows=16, diagonal=False, x64=True, **settings):
+def summed(x, y, kernels, valid_x, valid_y, *, bin_rows=16, diagonal=False, x64=True, **settings):
     with jax.enable_x64(x64):
         gammas = np.array([kernel.gamma for kernel in kernels])
         families = tuple(kernel.family for kernel in kernels)
-        sums = fused_tile(
+        sums = quick_pallas_tile(
             jnp.asarray(x),
             jnp.asarray(y),
             jnp.asarray(gammas),
@@ -56,7 +63,7 @@ def kernels_for(d: int) -> tuple[Kernel, ...]:
 def test_all_kernels_at_once_are_the_definition(d, valid_x, valid_y, diagonal, precision, tolerance):
     x = vectors(256, d, d)
     y = x if diagonal else vectors(256, d, d + 1)
-    got = fused(x, y, kernels_for(d), valid_x, valid_y, diagonal=diagonal, precision=precision)
+    got = summed(x, y, kernels_for(d), valid_x, valid_y, diagonal=diagonal, precision=precision)
     assert [part.dtype for part in got] == [np.float64, np.float64, np.float32]
     assert_close(got, tile_oracle(x, y, kernels_for(d), valid_x, valid_y, 16, diagonal), tolerance)
 
@@ -65,25 +72,25 @@ def test_all_kernels_at_once_are_the_definition(d, valid_x, valid_y, diagonal, p
 def test_each_kernel_alone_is_the_definition(name):
     """One kernel alone runs in larger sub-tiles, the default precision in smaller ones."""
     x, y, kernels = vectors(512, 20, 3), vectors(256, 20, 4), (Kernel(name, 0.03),)
-    got = fused(x, y, kernels, 300, 256, bin_rows=8, precision="bf16x3")
+    got = summed(x, y, kernels, 300, 256, bin_rows=8, precision="bf16x3")
     assert_close(got, tile_oracle(x, y, kernels, 300, 256, 8, diagonal=False), 3e-5)
-    got = fused(x, x[:256], kernels, 512, 201, bin_rows=8, diagonal=True)
+    got = summed(x, x[:256], kernels, 512, 201, bin_rows=8, diagonal=True)
     assert_close(got, tile_oracle(x, x[:256], kernels, 512, 201, 8, diagonal=True), 1e-6)
 
 
 def test_strips_and_sub_tiles_come_together():
     x, y = vectors(512, 3, 5), vectors(2304, 3, 6)  # nine strips of 256
     kernels = (Kernel("rbf", 0.2), Kernel("imq", 1.0))
-    assert_close(fused(x, y, kernels, 400, 2200), tile_oracle(x, y, kernels, 400, 2200, 16, diagonal=False), 1e-6)
+    assert_close(summed(x, y, kernels, 400, 2200), tile_oracle(x, y, kernels, 400, 2200, 16, diagonal=False), 1e-6)
     x, y = vectors(256, 3, 7), vectors(2048, 3, 8)  # two strips of 1,024
-    assert_close(fused(x, y, kernels, 256, 2047), tile_oracle(x, y, kernels, 256, 2047, 16, diagonal=False), 1e-6)
+    assert_close(summed(x, y, kernels, 256, 2047), tile_oracle(x, y, kernels, 256, 2047, 16, diagonal=False), 1e-6)
 
 
 @pytest.mark.parametrize("bin_rows", BIN_ROWS)
 @pytest.mark.parametrize("kernels", [(Kernel("rbf", 0.1),), (Kernel("rbf", 0.1), Kernel("linear", 0.3))])
 def test_bins_are_cells_and_add_up_to_rows_and_columns(bin_rows, kernels):
     x, y = vectors(256, 4, 9), vectors(512, 4, 10)
-    got = rows, columns, bins = fused(x, y, kernels, 250, 509, bin_rows=bin_rows, precision="bf16x3")
+    got = rows, columns, bins = summed(x, y, kernels, 250, 509, bin_rows=bin_rows, precision="bf16x3")
     assert_close(got, tile_oracle(x, y, kernels, 250, 509, bin_rows, diagonal=False), 3e-5)
     scale = np.abs(rows).sum()
     by_rows = rows.reshape(len(kernels), -1, bin_rows).sum(axis=2)
@@ -96,8 +103,8 @@ def test_extreme_gammas_neither_overflow_nor_vanish():
     x, y = vectors(256, 2, 11), vectors(256, 2, 12)
     y[:100] = x[:100]  # at distance 0 every kernel is 1, whatever γ
     for gamma, far in ((1e-300, 1.0), (1e-40, 1.0), (1e38, 0.0), (1e300, 0.0)):
-        kernels = tuple(Kernel(name, gamma) for name in ("rbf", "laplace", "laplace-l1", "imq", "rq"))
-        rows, columns, bins = fused(x * 1e-3, y * 1e-3, kernels, 200, 150)
+        kernels = tuple(Kernel(name, gamma) for name in ("rbf", "laplace-l2", "laplace-l1", "imq", "rq"))
+        rows, columns, bins = summed(x * 1e-3, y * 1e-3, kernels, 200, 150)
         # Cancellation leaves up to 1e-12 of a squared distance of 0 here, which γ = 1e38 makes large: only that all
         # stays between its bounds can be asked of it, and of γ = 1e-40 exactness.
         assert all(np.isfinite(part).all() for part in (rows, columns, bins))
@@ -112,24 +119,24 @@ def test_extreme_gammas_neither_overflow_nor_vanish():
 @pytest.mark.parametrize("rubbish", [np.nan, np.inf, 1e30])
 def test_padding_counts_for_nothing_whatever_it_holds(rubbish):
     x, y, kernels = vectors(256, 3, 13), vectors(256, 3, 14), kernels_for(3)
-    clean = fused(x, y, kernels, 100, 37)
+    clean = summed(x, y, kernels, 100, 37)
     x[100:], y[37:] = rubbish, rubbish
-    for part, same in zip(fused(x, y, kernels, 100, 37), clean, strict=True):
+    for part, same in zip(summed(x, y, kernels, 100, 37), clean, strict=True):
         np.testing.assert_array_equal(part, same)
-    empty = fused(x, y, kernels, 0, 37)
+    empty = summed(x, y, kernels, 0, 37)
     assert all((part == 0).all() for part in empty)
 
 
 def test_a_new_family_needs_no_change_here():
-    """Neither 0 at infinity nor in the table of quicker profiles: its padding is masked, its own profile is run."""
+    """Neither 0 at infinity nor in the table of quicker functions: its padding is masked, its own function is run."""
 
-    def profile(u):
+    def function(u):
         return 0.25 + jnp.exp(-u) * (1 - u)
 
-    new = Family("new", "distance", profile, 1.0, lambda _: 1.0, None)
+    new = Family("new", "distance", function, 1.0, lambda _: 1.0, None)
     x, y = vectors(256, 3, 15), vectors(256, 3, 16)
     with jax.enable_x64(True):
-        rows, _, _ = fused_tile(
+        rows, _, _ = pallas_tile(
             jnp.asarray(x),
             jnp.asarray(y),
             jnp.array([0.3]),
@@ -154,7 +161,7 @@ def test_errors_of_a_distance_are_those_stated():
     kernels = (Kernel("rq", 1.0),)
     exact = tile_oracle(x, y, kernels, 256, 256, 8, diagonal=False)[2]
     error = {
-        precision: np.abs(fused(x, y, kernels, 256, 256, bin_rows=8, precision=precision)[2] - exact).max()
+        precision: np.abs(summed(x, y, kernels, 256, 256, bin_rows=8, precision=precision)[2] - exact).max()
         for precision in ("bf16x6", "bf16x3")
     }
     assert error["bf16x6"] <= 64 * 2.0**-20
@@ -164,21 +171,21 @@ def test_errors_of_a_distance_are_those_stated():
 
 def test_the_same_bits_every_time_and_for_any_padding_of_d():
     x, y, kernels = vectors(256, 10, 19), vectors(256, 10, 20), (Kernel("rbf", 0.05), Kernel("polynomial", 0.1))
-    first = fused(x, y, kernels, 200, 256)
-    again = fused(x, y, kernels, 200, 256)
-    narrow = fused(x, y, kernels, 200, 256, x64=False)
+    first = summed(x, y, kernels, 200, 256)
+    again = summed(x, y, kernels, 200, 256)
+    narrow = summed(x, y, kernels, 200, 256, x64=False)
     for part, same in zip(first, again, strict=True):
         assert part.tobytes() == same.tobytes()
     assert [part.dtype for part in narrow] == [np.float32] * 3
     assert first[2].tobytes() == narrow[2].tobytes()
-    wide = fused(np.pad(x, ((0, 0), (0, 6))), np.pad(y, ((0, 0), (0, 6))), kernels, 200, 256)
+    wide = summed(np.pad(x, ((0, 0), (0, 6))), np.pad(y, ((0, 0), (0, 6))), kernels, 200, 256)
     assert_close(wide, first, 3e-7)
 
 
 def test_transposing_the_tile_swaps_rows_and_columns():
-    x, y, kernels = vectors(256, 6, 21), vectors(512, 6, 22), (Kernel("laplace", 0.1), Kernel("linear", 0.1))
-    rows, columns, bins = fused(x, y, kernels, 256, 500)
-    mirrored = fused(y, x, kernels, 500, 256)
+    x, y, kernels = vectors(256, 6, 21), vectors(512, 6, 22), (Kernel("laplace-l2", 0.1), Kernel("linear", 0.1))
+    rows, columns, bins = summed(x, y, kernels, 256, 500)
+    mirrored = summed(y, x, kernels, 500, 256)
     assert_close((columns, rows, bins.swapaxes(1, 2)), mirrored, 1e-6)
 
 
@@ -186,7 +193,7 @@ def lowered(names: tuple[str, ...], d: int, *, diagonal: bool, precision: str, b
     with jax.enable_x64(x64):
         block = jax.ShapeDtypeStruct((2048, d), jnp.float32)
         valid = jax.ShapeDtypeStruct((), jnp.int32)
-        traced = fused_tile.trace(
+        traced = pallas_tile.trace(
             block,
             block,
             jax.ShapeDtypeStruct((len(names),), jnp.float32),
@@ -200,7 +207,7 @@ def lowered(names: tuple[str, ...], d: int, *, diagonal: bool, precision: str, b
         return traced.lower(lowering_platforms=("cuda",)).as_text()
 
 
-@pytest.mark.parametrize("d", [2, 32, 64, 384])
+@pytest.mark.parametrize("d", [2, 64, 384])
 @pytest.mark.parametrize(
     "names",
     [*((name,) for name in KERNEL_NAMES), ("laplace-l1", "laplace-l1"), (*KERNEL_NAMES, "rbf", "rbf")],
@@ -218,7 +225,7 @@ def good(**changes):
     x = changes.pop("x", np.zeros((256, 2), np.float32))
     y = changes.pop("y", np.zeros((256, 2), np.float32))
     gammas = changes.pop("gammas", np.ones(1, np.float32))
-    return fused_tile(x, y, gammas, 256, 256, **(settings | changes))
+    return pallas_tile(x, y, gammas, 256, 256, **(settings | changes))
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ class Browser:
         self.events: list[dict] = []
         self.sessions: dict[str, str] = {}  # session to the kind of its target
         self._answers: dict[int, dict] = {}
+        self.shown = ""  # a document, as long as the page that shows it in a frame is open and of the window's size
         page = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.page = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
 
@@ -127,6 +128,7 @@ class Browser:
 
     def emulate(self, width: int, dark: bool = False, height: int = 900, media: str = "") -> None:
         """Set the window's size in CSS px, the preferred colours and the medium."""
+        self.shown = ""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", self.page, **metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -137,12 +139,22 @@ class Browser:
     def open(self, path: Path) -> None:
         """Open a file and wait until it has loaded, frames included."""
         self.events.clear()
+        self.shown = ""
         self.sessions = {self.page: "page"}
         self.call("Page.enable", self.page)
         self.call("Page.navigate", self.page, url=path.as_uri())
         until = time.monotonic() + 30
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self._note(self._next(until))
+
+    def resize_frame(self, width: int) -> None:
+        """Give the report's frame another width, in CSS px, and wait until the report has it."""
+        script = f"document.querySelector('iframe').style.width = '{width}px'"
+        self.call("Runtime.evaluate", self.page, expression=script)
+        until = time.monotonic() + 30
+        while self.evaluate("innerWidth") != width:
+            if time.monotonic() > until:
+                raise TimeoutError("the frame keeps its width")
 
     def frame(self) -> tuple[str, int | None]:
         """Return the session and the context of the report's frame, or of the page where there is none."""

@@ -1,4 +1,4 @@
-"""What real runs would hand to the report: one kernel or a search, drift or none."""
+"""Sample input of the report, as real runs give it: one kernel or a search, drift or none."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def search(drift: bool) -> tuple[KernelFinding, ...]:
     parts = np.array([0.01, 0.02, 0.05, 0.04, 0.03, 0.11, 0.53, 0.21] if drift else [0.125] * 6 + [0.15, 0.1])
     return tuple(
         KernelFinding(
-            name="rbf" if k < 4 else "laplace",
+            name="rbf" if k < 4 else "laplace-l2",
             gamma=0.5713 * (1 if k < 4 else 2) * 4.0 ** (2 - k % 4),
             weight=1 / 8,
             mmd2=float(3.21e-3 * (1 - 0.08 * abs(k - 6)) if drift else 3.1e-5 + 1e-5 * (6 - k)),
@@ -52,7 +52,7 @@ def search(drift: bool) -> tuple[KernelFinding, ...]:
 def make_data(
     drift: bool = True, permutations: int = 500, points: int = 1000, runs: int = 12, kernels: int = 1
 ) -> ReportData:
-    """Return what a real run with these sizes would hand to the report; at most 28 runs, one or eight kernels."""
+    """Return the report's input of a run with these sizes; at most 28 runs, one or eight kernels."""
     rng = np.random.default_rng(20260314)
     permuted = 2.4e-4 * (rng.chisquare(9, permutations) / 9 - 1)
     mmd2 = 3.21e-3 if drift else 3.1e-5
@@ -79,20 +79,20 @@ def make_data(
                 p_value=1 / (permutations + 1) if alarm else 0.4,
                 mmd2=value,
                 mmd2_interval=(max(value - 4e-4, 0.0), max(value, 0.0) + 5e-4),
-                discrimination=0.5 + 35 * value,
+                auc=0.5 + 35 * value,
                 kernel=found[-1 if alarm or k % 3 else 0].name,
                 gamma=found[leading].gamma * float(rng.normal(1, 0.03)),
             )
         )
     interval = (2.81e-3, 3.67e-3) if drift else (0.0, 4.2e-4)
-    discrimination = 0.613 if drift else 0.503
+    auc = 0.613 if drift else 0.503
     past[-1] = HistoryPoint(
         created=past[-1].created,
         drift=drift,
         p_value=p_value,
         mmd2=mmd2,
         mmd2_interval=interval,
-        discrimination=discrimination,
+        auc=auc,
         kernel=found[leading].name,
         gamma=found[leading].gamma,
     )
@@ -123,11 +123,11 @@ def make_data(
         permutations=permutations,
         seed=17,
         kernels=found,
-        leading=leading,
+        leading_kernel=leading,
         mmd2=mmd2,
         mmd2_interval=interval,
-        discrimination=discrimination,
-        approximation=0.0,
+        auc=auc,
+        feature_error_bound=0.0,
         reference=SampleIdentity(
             "gs://reviews/embeddings/2026-02", digest, "all-MiniLM-L6-v2", "c9745ed1", 384, 48210, 1000
         ),
@@ -169,7 +169,7 @@ def change(data: ReportData, **values: object) -> ReportData:
 
 
 def make_skipped(uri: str = "gs://reviews/embeddings", asked: str = "date=yesterday") -> SkippedResult:
-    """Return what a run hands on that found an empty window."""
+    """Return the result of a run with an empty window."""
     sides = [
         FoundWindow(f"{uri}/{date}", f"{uri}/{asked}", rows, missing)
         for date, rows, missing in (("date=2026-03-06..2026-03-13", 48210, ("2026-03-09",)), ("date=2026-03-14", 0, ()))

@@ -14,8 +14,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from driftline.components.mmd.report.render import render_report
-from driftline.components.mmd.report.skipped import render_skipped
+from driftline.components.mmd.report.render import render_report, render_skipped
 from tests.components.mmd.report.samples import change, make_data, make_skipped
 
 WIDTHS = [360, 800, 1200]
@@ -207,9 +206,9 @@ def foreign(words: str, text: str | None) -> str:
 def by_method(method: str, drift: bool) -> str:
     """Return the report of a run with another method, and the longest notes beside its figures."""
     data = make_data(drift=drift, kernels=8)
-    wordy = {} if drift else {"mmd2": -3.15e-8, "mmd2_interval": (0.0, 1.23e-8), "discrimination": 0.624}
+    wordy = {} if drift else {"mmd2": -3.15e-8, "mmd2_interval": (0.0, 1.23e-8), "auc": 0.624}
     return render_report(
-        change(data, method=method, permutations=0 if method == "cross" else 500, approximation=2.34e-4, **wordy)
+        change(data, method=method, permutations=0 if method == "cross" else 500, feature_error_bound=2.34e-4, **wordy)
     )
 
 
@@ -217,7 +216,7 @@ PAGES = {
     "a search that found drift": lambda: render_report(make_data(kernels=8, runs=28)),
     "a search that found none": lambda: render_report(make_data(drift=False, kernels=8)),
     "one kernel": lambda: render_report(make_data()),
-    "a small drift": lambda: render_report(change(make_data(), discrimination=0.511)),
+    "a small drift": lambda: render_report(change(make_data(), auc=0.511)),
     "the first run": lambda: render_report(make_data(drift=False, runs=1)),
     "cross": lambda: by_method("cross", True),
     "features": lambda: by_method("features", True),
@@ -233,9 +232,13 @@ REPORTS = [name for name in PAGES if "skipped" not in name]
 
 
 def shown(browser, tmp_path, document: str, width: int) -> None:
-    """Show a document in a frame of the UI's: of this width, on a page that is wider."""
-    browser.emulate(1440)
-    browser.open(framed(tmp_path, document, f"{width}px", HEIGHT))
+    """Show a document in a frame of the UI's: of this width, on a page that is wider. One that is open is resized."""
+    if browser.shown == document:
+        browser.resize_frame(width)
+    else:
+        browser.emulate(1440)
+        browser.open(framed(tmp_path, document, f"{width}px", HEIGHT))
+        browser.shown = document
     assert browser.evaluate("[innerWidth, innerHeight, self.origin]") == [width, HEIGHT, "null"]
 
 
@@ -299,9 +302,9 @@ def test_the_verdict_and_its_figures_are_on_the_first_screen(browser, tmp_path, 
     for width in (PANEL, PANEL - SCROLLBAR, POPPED_OUT):
         shown(browser, tmp_path, document, width)
         at = places(browser)
-        order = [at[name] for name in ("badge", "H1", "Old told from new", "lead")]
+        order = [at[name] for name in ("badge", "H1", "Witness AUC", "lead")]
         assert order == sorted(order)
-        for figure in ("Old told from new", "MMD²", "p-value"):
+        for figure in ("Witness AUC", "MMD²", "p-value"):
             assert at["H1"][1] <= at[figure][0] < at[figure][1] <= HEIGHT, (width, figure)
             assert at[figure][1] <= at["lead"][0]
         notes = browser.evaluate("[...document.querySelectorAll('.first .note')].map(e => e.innerText)")
@@ -310,8 +313,8 @@ def test_the_verdict_and_its_figures_are_on_the_first_screen(browser, tmp_path, 
     for width in (COMPARE, COMPARE_WITHIN, COMPARE_WITHIN - SCROLLBAR):
         shown(browser, tmp_path, document, width)
         at = places(browser)
-        assert 0 <= at["badge"][0] < at["H1"][1] <= at["Old told from new"][0]
-        assert at["Old told from new"][1] <= HEIGHT
+        assert 0 <= at["badge"][0] < at["H1"][1] <= at["Witness AUC"][0]
+        assert at["Witness AUC"][1] <= HEIGHT
         assert at["MMD²"][1] <= HEIGHT
 
 

@@ -77,7 +77,7 @@ def test_the_report_holds_everything_in_order(sample):
     text = read(sample()).text()
     landmarks = [
         "A large drift: the current window no longer looks like the reference",
-        "Old told from new 61.3%",
+        "Witness AUC 61.3%",
         "MMD² 0.00321 95% interval 0.00281 to 0.00367",
         "p-value ≤ 0.0020 p ≤ 1/501, the smallest that 500 permutations can give",
         "Threshold 0.000",
@@ -103,7 +103,7 @@ def test_the_report_holds_everything_in_order(sample):
         "Kernel rbf",
         "Seed 17",
         "95% interval 0.00281 to 0.00367",
-        "Old told from new 0.613",
+        "Witness AUC 0.613",
         "kernel 8 1 min 36 s",
         "Total 1 min 52 s",
         "This report calls a change small below 52%, large from 60% on",
@@ -247,7 +247,7 @@ def test_of_a_side_without_the_column_no_more_is_said_than_is_known(sample, chan
     data = sample()
     text = read(changed(data, moved=without_texts(data, (side,)), text_column="text", carried=("text",))).text()
     assert "No texts are shown" not in text
-    assert text.count("the column text is empty in these rows, or the dataset they are from does not carry it.") == 1
+    assert text.count("the column text is empty in these rows, or their dataset does not carry it.") == 1
     shown = {moved.text for moved in data.result.moved if moved.sample == other}
     assert all(words in text for words in shown)
 
@@ -309,7 +309,7 @@ def test_different_models_are_pointed_out(sample, changed):
 @pytest.mark.parametrize("kernels", [1, 8])
 def test_extreme_values_do_not_break_the_report(sample, changed, value, threshold, kernels):
     data = sample(permutations=19, points=5, runs=3, kernels=kernels)
-    wild = {"mmd2": value, "mmd2_interval": (value, threshold), "discrimination": value, "gamma": value}
+    wild = {"mmd2": value, "mmd2_interval": (value, threshold), "auc": value, "gamma": value}
     last = dataclasses.replace(data.history[-1], p_value=threshold, **wild)
     findings = tuple(
         dataclasses.replace(kernel, gamma=value, mmd2=value, p_value=threshold, share=value)
@@ -325,8 +325,8 @@ def test_extreme_values_do_not_break_the_report(sample, changed, value, threshol
                 kernels=findings,
                 mmd2=value,
                 mmd2_interval=(value, threshold),
-                discrimination=value,
-                approximation=threshold,
+                auc=value,
+                feature_error_bound=threshold,
                 p_value=math.nan if math.isnan(value) else data.result.p_value,
                 history=(*data.history[:-1], last),
                 moved=tuple(dataclasses.replace(m, witness=m.witness * 1e-300) for m in data.result.moved),

@@ -26,8 +26,8 @@ def test_drift_says_so_with_the_smallest_p_value_in_words(sample):
     said = words(data)
     assert compose(data.result, data.history).tone == "drift"
     assert "no longer looks like the reference" in said
-    assert "Shuffled 500 times" in said
-    assert "never came to lie as far apart" in said
+    assert "shuffled 500 times at random" in said
+    assert "in none of the shuffles were the samples as far apart as now" in said
     assert "p ≤ 1/501, the smallest value that so many shuffles give" in said
     assert "about 1 run in 20" in said
     assert "not that they are worse" in said
@@ -77,7 +77,7 @@ def test_a_run_that_could_not_have_alarmed_says_so(sample, changed, level, permu
 
 
 @pytest.mark.parametrize(
-    ("discrimination", "headline", "size"),
+    ("auc", "headline", "size"),
     [
         (0.498, "A small drift: the current window differs slightly", "The change is small"),
         (0.5199, "A small drift: the current window differs slightly", "The change is small"),
@@ -87,19 +87,19 @@ def test_a_run_that_could_not_have_alarmed_says_so(sample, changed, level, permu
         (1.0, "A large drift: the current window no longer looks", "The change is large"),
     ],
 )
-def test_the_size_of_a_drift_is_told_apart_from_its_p_value(sample, changed, discrimination, headline, size):
-    data = changed(sample(), discrimination=discrimination)
+def test_the_size_of_a_drift_is_told_apart_from_its_p_value(sample, changed, auc, headline, size):
+    data = changed(sample(), auc=auc)
     made = compose(data.result, data.history)
     assert made.headline.startswith(headline)
     assert size in made.lead
     assert "p\u00a0≤\u00a01/501" in made.lead
-    assert ("changes too small to matter" in words(data)) == (discrimination < 0.52)
+    assert ("changes too small to matter" in words(data)) == (auc < 0.52)
 
 
 @pytest.mark.parametrize(("n", "m", "points"), [(1000, 1000, None), (999, 1000, 4), (120, 80, 13), (4, 4000, 43)])
 def test_with_few_texts_the_size_is_called_uncertain(sample, changed, n, m, points):
     data = sample()
-    data = changed(data, discrimination=0.511, **sized(data.result, n, m))
+    data = changed(data, auc=0.511, **sized(data.result, n, m))
     text = words(data)
     if points is None:
         assert "is uncertain by" not in text
@@ -115,7 +115,7 @@ def test_a_quiet_run_says_how_little_the_witness_tells(sample, changed):
     text = words(sample(drift=False))
     assert "than chance explains: of two texts, one old and one new, the witness tells" in text
     assert "in 50.3% of cases (50% is chance)" in text
-    assert "than chance explains. Shuffled" in words(changed(sample(drift=False), discrimination=math.nan))
+    assert "than chance explains. The same texts were shuffled" in words(changed(sample(drift=False), auc=math.nan))
 
 
 def test_an_interval_that_begins_at_0_is_mentioned(sample, changed):

@@ -19,14 +19,10 @@ from driftline.components.drift_settings import DriftSettings
 from driftline.components.errors import DataError, StorageError, UsageError
 from driftline.components.sampling.identity import Run
 from driftline.components.sampling.pooled import pair
-from driftline.components.storage.dataset.reader import (
-    EmbeddingsDataset,
-    Manifest,
-    Shard,
-    write_deletes,
-    write_manifest,
-    write_shard,
-)
+from driftline.components.storage.dataset.deletion_vectors import write_deletion_vectors
+from driftline.components.storage.dataset.manifest import Manifest, Shard
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.dataset.writer import write_manifest, write_shard
 from driftline.components.storage.objects import store
 
 Rows = npt.NDArray[np.int64]
@@ -62,7 +58,7 @@ def write_dataset(folder: str, shard_rows: list[int], row_group_rows: int = 4096
 
 
 def without(folder: str, manifest: Manifest, deleted: dict[str, Rows]) -> EmbeddingsDataset:
-    write_manifest(folder, replace(manifest, deletes=write_deletes(folder, deleted)))
+    write_manifest(folder, replace(manifest, deletes=write_deletion_vectors(folder, deleted)))
     return EmbeddingsDataset.open(folder)
 
 
@@ -102,7 +98,7 @@ def test_any_deletes_give_the_dataset_without_those_rows(
 
 def test_deletes_are_kept_in_either_store(place: str) -> None:
     manifest = write_dataset(place, [4, 3])
-    deletes = write_deletes(place, {"part-00001.parquet": rows_of(2, 0), "part-00000.parquet": rows_of(3, 3)})
+    deletes = write_deletion_vectors(place, {"part-00001.parquet": rows_of(2, 0), "part-00000.parquet": rows_of(3, 3)})
     assert deletes.rows == 3
     with store.open_read(store.join(place, deletes.name)) as handle:
         table = pq.read_table(handle)
@@ -117,14 +113,14 @@ def test_deletes_are_kept_in_either_store(place: str) -> None:
 
 
 def test_the_same_deletes_are_one_file_however_they_are_given(place: str) -> None:
-    first = write_deletes(place, {"b": rows_of(1, 5), "a": rows_of(2), "c": rows_of()})
+    first = write_deletion_vectors(place, {"b": rows_of(1, 5), "a": rows_of(2), "c": rows_of()})
     before = store.stat(store.join(place, first.name))
-    again = write_deletes(place, {"a": np.array([2], np.int32), "b": rows_of(5, 1, 5)})
+    again = write_deletion_vectors(place, {"a": np.array([2], np.int32), "b": rows_of(5, 1, 5)})
     assert again == first
     # Not even written again: the manifest that names it may hold the checksum of another writer's bytes.
     assert store.stat(store.join(place, first.name)) == before
     others = [
-        write_deletes(place, given)
+        write_deletion_vectors(place, given)
         for given in (
             {"a": rows_of(2), "b": rows_of(1)},
             {"a": rows_of(2, 5), "b": rows_of(1)},
@@ -133,7 +129,7 @@ def test_the_same_deletes_are_one_file_however_they_are_given(place: str) -> Non
     ]
     assert len({first.name, *(other.name for other in others)}) == 4
     store.write_bytes(store.join(place, first.name), b"damaged")
-    assert write_deletes(place, {"a": rows_of(2), "b": rows_of(1, 5)}) == first
+    assert write_deletion_vectors(place, {"a": rows_of(2), "b": rows_of(1, 5)}) == first
 
 
 @pytest.mark.parametrize(
@@ -149,7 +145,7 @@ def test_the_same_deletes_are_one_file_however_they_are_given(place: str) -> Non
 )
 def test_deletes_that_are_not_written(tmp_path: Path, rows: dict[str, Any], error: type[Exception], part: str) -> None:
     with pytest.raises(error) as raised:
-        write_deletes(str(tmp_path), rows)
+        write_deletion_vectors(str(tmp_path), rows)
     assert part in str(raised.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -190,9 +186,9 @@ def read(folder: str) -> None:
 
 @pytest.fixture
 def dataset(place: str) -> tuple[str, str]:
-    """A dataset with deletes, and the URI of these."""
+    """A dataset with deletion vectors, and the URI of these."""
     manifest = write_dataset(place, [4, 3])
-    deletes = write_deletes(place, {"part-00000.parquet": rows_of(1), "part-00001.parquet": rows_of(2)})
+    deletes = write_deletion_vectors(place, {"part-00000.parquet": rows_of(1), "part-00001.parquet": rows_of(2)})
     write_manifest(place, replace(manifest, deletes=deletes))
     read(place)
     return place, store.join(place, deletes.name)
@@ -201,14 +197,14 @@ def dataset(place: str) -> tuple[str, str]:
 def test_a_deletes_file_that_is_missing(dataset: tuple[str, str]) -> None:
     folder, uri = dataset
     store.remove(uri)
-    refused(lambda: read(folder), uri, "the deletes file is missing")
-    refused(lambda: EmbeddingsDataset.open(folder).take([0], ["id"]), uri, "the deletes file is missing")
+    refused(lambda: read(folder), uri, "the deletion vectors file is missing")
+    refused(lambda: EmbeddingsDataset.open(folder).take([0], ["id"]), uri, "the deletion vectors file is missing")
 
 
 def test_a_deletes_file_that_is_cut_short(dataset: tuple[str, str]) -> None:
     folder, uri = dataset
     store.write_bytes(uri, store.read_bytes(uri)[:-1])
-    refused(lambda: read(folder), uri, "the deletes file has", "bytes, its manifest says")
+    refused(lambda: read(folder), uri, "the deletion vectors file has", "bytes, its manifest says")
 
 
 def test_a_deletes_file_of_another_content(dataset: tuple[str, str]) -> None:
@@ -216,7 +212,7 @@ def test_a_deletes_file_of_another_content(dataset: tuple[str, str]) -> None:
     content = bytearray(store.read_bytes(uri))
     content[10] ^= 1
     store.write_bytes(uri, bytes(content))
-    refused(lambda: read(folder), uri, "the deletes file's crc32c is")
+    refused(lambda: read(folder), uri, "the deletion vectors file's crc32c is")
 
 
 def test_a_folder_where_the_deletes_should_be(tmp_path: Path) -> None:
@@ -272,7 +268,7 @@ def test_deletes_that_are_no_parquet(tmp_path: Path) -> None:
     (tmp_path / "d").write_bytes(b"not parquet")
     info = store.stat(str(tmp_path / "d"))
     wrong = replace(manifest, deletes=Shard("d", 1, info.size, store.crc32c(info)))
-    refused(lambda: write_manifest(str(tmp_path), wrong), "not a whole Parquet file (the deletes")
+    refused(lambda: write_manifest(str(tmp_path), wrong), "not a whole Parquet file (the deletion vectors")
 
 
 RUN = Run("0" * 32, "", "2026-11-30T00:00:00+00:00", "2026-11-30T00:00:00+00:00", "/out", "/out", "/out/history")

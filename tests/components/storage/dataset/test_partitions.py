@@ -15,9 +15,11 @@ from driftline.components.drift_settings import DriftSettings
 from driftline.components.errors import DataError
 from driftline.components.sampling.identity import Run
 from driftline.components.sampling.pooled import pair
+from driftline.components.storage.dataset.deletion_vectors import write_deletion_vectors
 from driftline.components.storage.dataset.manifest import Manifest
 from driftline.components.storage.dataset.partitions import Selector, dataset_folders, selected_folders
-from driftline.components.storage.dataset.reader import EmbeddingsDataset, write_deletes, write_manifest
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.dataset.writer import write_manifest
 from driftline.components.storage.objects import store
 from driftline.components.storage.objects.store import join
 from tests.support.datasets import write_embeddings
@@ -47,7 +49,7 @@ def ids_of(uri: str) -> list[str]:
 
 
 def left_out(folder: str, rows: dict[str, list[int]]) -> None:
-    deletes = write_deletes(folder, {name: np.array(numbers, np.int64) for name, numbers in rows.items()})
+    deletes = write_deletion_vectors(folder, {name: np.array(numbers, np.int64) for name, numbers in rows.items()})
     write_manifest(folder, replace(EmbeddingsDataset.open(folder).manifest, deletes=deletes))
 
 

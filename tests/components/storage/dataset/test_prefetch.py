@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.components.errors import UsageError
-from driftline.components.steps import running
+from driftline.components.steps import logged_step
 from driftline.components.storage.dataset.prefetch import (
     THREAD_NAME,
     ReadAhead,
@@ -257,7 +257,7 @@ def test_settings_that_cannot_be(size: int, count: int) -> None:
 def test_a_step_says_how_long_it_waited(caplog: pytest.LogCaptureFixture) -> None:
     with waiting():
         time.sleep(0.02)  # before the step: not its own
-    with caplog.at_level("INFO", logger="driftline"), running("fit") as clock, waits_logged(clock):
+    with caplog.at_level("INFO", logger="driftline"), logged_step("fit") as clock, waits_logged(clock):
         with waiting():
             time.sleep(0.05)
         time.sleep(0.05)

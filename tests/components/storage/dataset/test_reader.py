@@ -15,15 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from driftline.components.errors import UsageError
-from driftline.components.storage.dataset.reader import (
-    EmbeddingsDataset,
-    Manifest,
-    ReadAhead,
-    Shard,
-    finished_shard,
-    write_manifest,
-    write_shard,
-)
+from driftline.components.storage.dataset.manifest import Manifest, Shard
+from driftline.components.storage.dataset.prefetch import ReadAhead
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.dataset.shards import finished_shard
+from driftline.components.storage.dataset.writer import write_manifest, write_shard
 from driftline.components.storage.objects import store
 
 Vectors = npt.NDArray[np.float32]

@@ -14,15 +14,11 @@ import pyarrow as pa
 import pytest
 
 from driftline.components.errors import DataError, StorageError
-from driftline.components.storage.dataset import shard_checks
-from driftline.components.storage.dataset.prefetch import THREAD_NAME, waited_s
-from driftline.components.storage.dataset.reader import (
-    EmbeddingsDataset,
-    Manifest,
-    ReadAhead,
-    write_manifest,
-    write_shard,
-)
+from driftline.components.storage.dataset import shards
+from driftline.components.storage.dataset.manifest import Manifest
+from driftline.components.storage.dataset.prefetch import THREAD_NAME, ReadAhead, waited_s
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.dataset.writer import write_manifest, write_shard
 from driftline.components.storage.objects import store
 from driftline.components.storage.objects.location import FileInfo
 
@@ -222,8 +218,8 @@ def test_a_shard_is_checked_once_and_again_when_it_changes(place: str, monkeypat
     uri = store.join(place, "part-00000.parquet")
     content = store.read_bytes(uri)
     sums: list[str] = []
-    whole = shard_checks.stream_crc32c
-    monkeypatch.setattr(shard_checks, "stream_crc32c", lambda handle: sums.append("") or whole(handle))
+    whole = shards.stream_crc32c
+    monkeypatch.setattr(shards, "stream_crc32c", lambda handle: sums.append("") or whole(handle))
     dataset = EmbeddingsDataset.open(place)
     for _ in range(3):
         assert len(list(dataset.batches(batch_rows=GROUP_ROWS))) == 1
@@ -238,7 +234,7 @@ def test_what_is_read_is_what_was_checked(tmp_path: Path, monkeypatch: pytest.Mo
     """The name is given to another file right after the check: the checked one is read to its end."""
     write_dataset(str(tmp_path), shards=1, groups=2)
     path = tmp_path / "part-00000.parquet"
-    whole = shard_checks.stream_crc32c
+    whole = shards.stream_crc32c
 
     def replaced(handle: BinaryIO) -> str:
         found = whole(handle)
@@ -247,7 +243,7 @@ def test_what_is_read_is_what_was_checked(tmp_path: Path, monkeypatch: pytest.Mo
         return found
 
     expected = np.concatenate([batch.embeddings for batch in EmbeddingsDataset.open(str(tmp_path)).batches()])
-    monkeypatch.setattr(shard_checks, "stream_crc32c", replaced)
+    monkeypatch.setattr(shards, "stream_crc32c", replaced)
     (batch,) = EmbeddingsDataset.open(str(tmp_path)).batches()
     np.testing.assert_array_equal(batch.embeddings, expected)
     assert path.read_bytes() == b"another file"

@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftline.components.errors import DataError, UsageError
-from driftline.components.storage.dataset.reader import EmbeddingsDataset, Manifest, Shard, write_manifest, write_shard
+from driftline.components.storage.dataset.manifest import Manifest, Shard
+from driftline.components.storage.dataset.reader import EmbeddingsDataset
+from driftline.components.storage.dataset.writer import write_manifest, write_shard
 from driftline.components.storage.objects import store
 
 
@@ -239,7 +241,7 @@ def test_a_manifest_comes_back() -> None:
     assert manifest_of(SHARD, revision="ü").digest != manifest_of(SHARD, revision="u").digest
 
 
-def test_a_manifest_with_deletes_comes_back() -> None:
+def test_a_manifest_with_vectors_comes_back() -> None:
     whole = manifest_of(SHARD)
     manifest = replace(whole, deletes=Shard(**DELETES))
     assert (manifest.rows, manifest.stored_rows) == (3, 5)
@@ -284,11 +286,11 @@ def test_a_manifest_of_version_1_is_read_and_keeps_its_identity() -> None:
         ({"shards": [{"name": "a"}]}, "missing keys: bytes, crc32c, rows"),
         ({"more": 1}, "unknown keys: more"),
         ({"deletes": []}, "'deletes' is [], expected dict or null"),
-        ({"deletes": {"name": "d"}}, "the deletes: missing keys: bytes, crc32c, rows"),
+        ({"deletes": {"name": "d"}}, "the deletion vectors: missing keys: bytes, crc32c, rows"),
         ({"deletes": DELETES}, "5 rows are stated, the shards have 5, less the 2 deleted"),
         ({"deletes": {**DELETES, "rows": 6}, "rows": 0}, "6 rows are to be left out, the shards have 5"),
         ({"deletes": {**DELETES, "rows": 0}}, "0 rows"),
-        ({"deletes": {**DELETES, "name": "a.parquet"}, "rows": 3}, "'a.parquet' is a shard and the deletes"),
+        ({"deletes": {**DELETES, "name": "a.parquet"}, "rows": 3}, "'a.parquet' is a shard and the deletion vectors"),
         ({"deletes": {**DELETES, "name": "../d"}, "rows": 3}, "plain file name"),
     ],
 )

@@ -28,10 +28,10 @@ from driftline.components.storage.dataset.windows import (
     resolve_time,
     window_of,
 )
+from driftline.components.storage.iso_times import parse_time
 from driftline.components.storage.objects import store
 from driftline.components.storage.objects.store import join
 from driftline.components.storage.objects.values import read_value, write_value
-from driftline.components.storage.texts.times import parse_time
 from driftline.serving.archive.layout import STATE_FOLDER
 from tests.support.datasets import write_embeddings
 

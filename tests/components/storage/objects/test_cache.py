@@ -25,7 +25,7 @@ CONTENTS = {"config.json": b"{}", "deep/er/weights": bytes(range(256)) * 40_000,
 PROGRAM = """
 import sys
 from pathlib import Path
-from driftline.components.storage import store
+from driftline.components.storage.objects import store
 with store.cached_folder(sys.argv[1], Path(sys.argv[2])) as folder:
     assert (folder / "deep/er/weights").read_bytes() == bytes(range(256)) * 40_000
     print(folder)

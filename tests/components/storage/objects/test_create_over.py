@@ -177,7 +177,7 @@ FULL_DISK = """
 import os, sys, tempfile
 from pathlib import Path
 from driftline.components.errors import StorageError
-from driftline.components.storage import store
+from driftline.components.storage.objects import store
 
 disk, uri = Path(sys.argv[1]), sys.argv[2]
 

@@ -13,7 +13,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
 from driftline.components.errors import StorageError
-from driftline.components.storage.objects import gcs, gcs_reader, gcs_upload, store
+from driftline.components.storage.objects import gcs, gcs_reader, store
 from driftline.components.storage.objects.gcs_failures import Retries, failure, is_transient
 from driftline.components.storage.objects.location import relative_names
 
@@ -105,7 +105,7 @@ def test_what_is_worth_another_attempt(error: Exception, expected: bool) -> None
 def test_the_service_refuses_an_upload_damaged_on_its_way(
     gcs_bucket: str, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(gcs_upload, "file_crc32c", lambda path: "AAAAAA==")
+    monkeypatch.setattr(gcs, "file_crc32c", lambda path: "AAAAAA==")
     with pytest.raises(StorageError, match="refuses the request"):
         store.write_bytes(f"{gcs_bucket}/x", b"x" * size)
     assert not store.exists(f"{gcs_bucket}/x")

@@ -132,7 +132,7 @@ def test_a_process_killed_in_create_leaves_nothing_visible(place: str, tmp_path:
     uri = store.join(place, "file")
     program = (
         "import sys, time\n"
-        "from driftline.components.storage import store\n"
+        "from driftline.components.storage.objects import store\n"
         "with store.create(sys.argv[1]) as handle:\n"
         "    handle.write(b'x' * 20_000_000)\n"
         "    print('written', flush=True)\n"
@@ -428,7 +428,9 @@ def test_files_under_construction_are_not_listed(tmp_path: Path) -> None:
 def test_local_users_do_not_wait_for_googles_libraries(tmp_path: Path) -> None:
     program = (
         "import sys\n"
-        "from driftline.components.storage import store, texts, dataset, history\n"
+        "from driftline.components.storage.dataset import reader, windows\n"
+        "from driftline.components.storage.objects import json_history, store\n"
+        "from driftline.components.storage.texts import reading\n"
         "store.write_bytes(sys.argv[1], b'x')\n"
         "assert not [name for name in sys.modules if name.startswith('google.cloud')]\n"
     )

@@ -22,16 +22,18 @@ from driftline.components.errors import DataError
 from driftline.components.storage.objects import store
 from driftline.components.storage.objects.values import read_value, write_value
 from driftline.components.storage.texts import parquet as text_parquet
+from driftline.components.storage.texts import reading
 from driftline.components.storage.texts import reading as texts
-from driftline.components.storage.texts import source as text_source
 from driftline.components.storage.texts.reading import (
-    TextCounts,
-    TextSelection,
+    PieceCutter,
+    TextPiece,
+    TextSource,
     read_texts,
     read_tombstones,
     scan_texts,
 )
-from driftline.components.storage.texts.source import PieceCutter, TextPiece, TextSource
+from driftline.components.storage.texts.rules import TextCounts
+from driftline.components.storage.texts.selection import TextSelection
 
 NAMES = ("x.parquet", "x.jsonl", "x.csv", "x.jsonl.gz", "x.csv.gz")
 Row = dict[str, Any]
@@ -64,8 +66,8 @@ def read(source: TextSource, **options: Any) -> list[Row]:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_source, "PIECE_ROWS", 4)
-    monkeypatch.setattr(text_source, "PIECE_BYTES", 40)
+    monkeypatch.setattr(reading, "PIECE_ROWS", 4)
+    monkeypatch.setattr(reading, "PIECE_BYTES", 40)
     monkeypatch.setattr(texts, "_SCAN_ROWS", 5)
 
 
@@ -152,7 +154,7 @@ def test_cuts_do_not_depend_on_how_rows_arrive(sizes: list[int], cuts: list[int]
     # Told one row after the other: a row joins while the piece has room for it.
     expected: list[list[int]] = []
     for row, weight in enumerate(weights.tolist()):
-        if not expected or sum(weights[expected[-1]].tolist()) + weight > text_source.PIECE_BYTES:
+        if not expected or sum(weights[expected[-1]].tolist()) + weight > reading.PIECE_BYTES:
             expected.append([])
         expected[-1].append(row)
     assert [list(range(piece.start, piece.start + piece.rows)) for piece in whole] == expected

@@ -21,14 +21,8 @@ from hypothesis import strategies as st
 from driftline.components.errors import DataError, UsageError
 from driftline.components.storage.objects import store
 from driftline.components.storage.objects.values import read_value, write_value
-from driftline.components.storage.texts.reading import (
-    TextColumns,
-    TextSource,
-    carried_schema,
-    find_texts,
-    read_texts,
-    scan_texts,
-)
+from driftline.components.storage.texts.reading import TextSource, carried_schema, find_texts, read_texts, scan_texts
+from driftline.components.storage.texts.rows import TextColumns
 
 Row = dict[str, Any]
 

@@ -20,14 +20,9 @@ from hypothesis import strategies as st
 
 from driftline.components.errors import DataError
 from driftline.components.storage.texts import rules as text_rules
-from driftline.components.storage.texts.reading import (
-    TextCounts,
-    TextSource,
-    read_texts,
-    read_tombstones,
-    scan_texts,
-)
+from driftline.components.storage.texts.reading import TextSource, read_texts, read_tombstones, scan_texts
 from driftline.components.storage.texts.rows import RowBatch, TextColumns
+from driftline.components.storage.texts.rules import TextCounts
 
 KINDS = ("parquet", "jsonl", "csv")
 HALF = re.compile("[\ud800-\udfff]")

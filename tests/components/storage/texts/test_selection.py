@@ -19,16 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from driftline.components.errors import UsageError
+from driftline.components.storage.iso_times import parse_time
 from driftline.components.storage.objects.values import read_value, write_value
-from driftline.components.storage.texts.reading import (
-    TextColumns,
-    TextCounts,
-    TextSelection,
-    read_texts,
-    scan_texts,
-)
-from driftline.components.storage.texts.selection import Condition, Value, parse_condition
-from driftline.components.storage.texts.times import parse_time
+from driftline.components.storage.texts.reading import read_texts, scan_texts
+from driftline.components.storage.texts.rows import TextColumns
+from driftline.components.storage.texts.rules import TextCounts
+from driftline.components.storage.texts.selection import Condition, TextSelection, Value, parse_condition
 
 Row = dict[str, Any]
 ORDER: dict[str, Callable[[Any, Any], bool]] = {

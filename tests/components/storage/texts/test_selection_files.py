@@ -17,15 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from driftline.components.errors import DataError, UsageError
+from driftline.components.storage.iso_times import parse_time
+from driftline.components.storage.texts.filter import MILLISECONDS_FROM, within
 from driftline.components.storage.texts.parquet import ParquetTexts
-from driftline.components.storage.texts.reading import (
-    TextColumns,
-    TextCounts,
-    TextSelection,
-    read_texts,
-    scan_texts,
-)
-from driftline.components.storage.texts.times import MILLISECONDS_FROM, parse_time, within
+from driftline.components.storage.texts.reading import read_texts, scan_texts
+from driftline.components.storage.texts.rows import TextColumns
+from driftline.components.storage.texts.rules import TextCounts
+from driftline.components.storage.texts.selection import TextSelection
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 KINDS = ("parquet", "jsonl", "csv")

@@ -133,7 +133,7 @@ def output(broker: LocalBroker) -> str:
 @pytest.fixture(scope="module")
 def server(folder: Path, broker: LocalBroker, output: str) -> Iterator[Process]:
     model = ["--model", f"embed={folder}", "--grpc-port", "-1", "--queue-texts", "1"]
-    topic = ["--bootstrap-servers", broker.address, "--output-topic", output, "--produce-timeout", "3"]
+    topic = ["--bootstrap-servers", broker.address, "--output-topic", output, "--produce-timeout-s", "3"]
     with serving(*model, *topic) as found:
         yield found
 

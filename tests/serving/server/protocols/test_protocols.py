@@ -21,7 +21,7 @@ from hypothesis.extra.numpy import arrays
 
 from driftline.serving.server.bodies import json_numbers, json_rows
 from driftline.serving.server.failures import RequestError
-from driftline.serving.server.protocols.tensors import read_bytes_tensor
+from driftline.serving.server.protocols.v2 import read_bytes_tensor
 from tests.components.embedding.tiny_models import SCRIPTS
 from tests.serving.server.fake_host import HOST, FakeModel, Served, served, vector_of
 from tests.support.brokers import eventually

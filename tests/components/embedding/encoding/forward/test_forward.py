@@ -19,12 +19,14 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
 from torch import nn
 
-from driftline.components.embedding.encoding.encoder import Encoder, EncoderSettings, Tuning
+from driftline.components.embedding.encoding.encoder import Encoder
 from driftline.components.embedding.encoding.forward import engine as engines
-from driftline.components.embedding.encoding.forward import linear, packed, probe
+from driftline.components.embedding.encoding.forward import forward as forwards
+from driftline.components.embedding.encoding.forward import linear, packed
 from driftline.components.embedding.encoding.forward.forward import Forward
 from driftline.components.embedding.encoding.forward.linear import can_fuse
-from driftline.components.embedding.encoding.prepared import Prepared
+from driftline.components.embedding.encoding.settings import EncoderSettings, Tuning
+from driftline.components.embedding.encoding.text import Prepared
 from driftline.components.errors import DataError, UsageError
 from tests.components.embedding.tiny_models import HIDDEN, MAX_TOKENS, SCRIPTS, save_other
 
@@ -352,7 +354,7 @@ def test_packed_attention_is_attention_of_each_sequence_alone(lengths: list[int]
             np.testing.assert_allclose(found[0, rows, head], weights @ v[0, head, rows], atol=1e-12)
 
 
-def test_ways_are_tried_the_fastest_first():
-    ways = probe._ways(CPU, torch.float32, compiled=False)
-    assert (ways[0].pack, ways[-1].pack, ways[-1].fuse) == (True, False, False)
+def test_modes_are_tried_the_fastest_first():
+    modes = forwards._modes(CPU, torch.float32, torch_compile=False)
+    assert (modes[0].pack, modes[-1].pack, modes[-1].fuse) == (True, False, False)
     assert engines.DTYPES.keys() == {"float32", "bfloat16", "float16"}
