@@ -24,6 +24,7 @@ from tests.support.brokers import (
     create_topics,
     eventually,
     fresh,
+    group_state,
     noida_broker,
     produce,
     read_topic,
@@ -156,16 +157,23 @@ def test_workers_that_are_killed_and_a_broker_that_restarts_lose_and_double_noth
             options = ("--instance-id", name, "--index-dir", str(tmp_path / f"index-{name}"), "--rows-per-file", "40")
             return stack.enter_context(worker(tmp_path, broker.address, topic, out, *options))
 
-        workers = {name: start(name) for name in ("a", "b")}
+        def is_settled() -> bool:
+            """Whether both have their partitions: the broker waits for good for one that is killed while it joins."""
+            state, members = group_state(broker.address, f"g-{topic}")
+            return state == "Stable" and len(members) == 2 and not former.items() & members.items()
+
+        workers, former = {name: start(name) for name in ("a", "b")}, dict[str, str]()
         for turn in range(6):
             before = set(files_of(out))
             produce(broker.address, topic, sent(turn, 150))
+            eventually(is_settled)
             if turn % 3 == 2:
                 broker.stop()
                 broker.start()
             else:
                 eventually(lambda before=before: set(files_of(out)) != before)
                 name = "ab"[turn % 2]
+                former = {name: group_state(broker.address, f"g-{topic}")[1][name]}
                 workers[name].kill()
                 workers[name] = start(name)
         eventually(lambda: equal(broker.address, topic, out), timeout_s=120, interval_s=0.5)
