@@ -129,7 +129,7 @@ class Described:
             )
         if one.most is not None:
             return f"from {one.least:g} to {one.most:g}"
-        if one.least in (0, 1) and one.empty and self.kind is int and self.default is not None:
+        if one.least == 0 and one.empty and self.kind is int and self.default is not None:
             return f"1 or more, or 0 for {one.empty}"
         return f"{one.least:g} or more"
 

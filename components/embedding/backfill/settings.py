@@ -100,9 +100,9 @@ class BackfillSettings:
             option="incremental",
         ),
     ] = False
-    output_rows_per_shard: Annotated[
-        int, Setting("Texts in a shard at most", "50,000", least=1, option="rows-per-shard")
-    ] = ROWS_PER_SHARD
+    output_rows_per_shard: Annotated[int, Setting("Texts in a shard at most", least=1, option="rows-per-shard")] = (
+        ROWS_PER_SHARD
+    )
     embed_tasks: Annotated[int, Setting("Tasks to share the shards among", least=1, most=MAX_TASKS, option="tasks")] = 8
     encoder_profile: Annotated[
         str,

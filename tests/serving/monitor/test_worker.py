@@ -267,8 +267,9 @@ def test_killed_again_and_again_it_comes_to_the_same(topics: Stream, tmp_path: P
         with process(topics, log, moments.randrange(3, 6), moments.uniform(0.0, 0.02)) as one:
             assert one.wait(60) == -signal.SIGKILL, log.read_text()
         seen.append(topics.seen())
-    assert seen == sorted(set(seen))
-    assert seen[-1] < len(ROWS), "done before the last kill"
+    # A kill may come before a save that tells more: none goes back, and not all are so early.
+    assert seen == sorted(seen)
+    assert 0 < seen[-1] < len(ROWS), "done before the last kill, or never begun"
     log = tmp_path / "last"
     with process(topics, log) as last:
         # The one before may have seen every record: this one is told to end when it watches, not while Python starts.

@@ -139,7 +139,7 @@ REFUSED = [
         "model_segment_overlap: expected 1 or more, or 0 for an eighth of a window, got -3",
     ),
     ({"output_dtype": "bfloat16"}, "output_dtype: expected float32 or float16, got 'bfloat16'"),
-    ({"output_rows_per_shard": -1}, "output_rows_per_shard: expected 1 or more, or 0 for 50,000, got -1"),
+    ({"output_rows_per_shard": -1}, "output_rows_per_shard: expected 1 or more, got -1"),
     ({"embed_tasks": 201}, "embed_tasks: expected from 1 to 200, got 201"),
     ({"embed_tasks": -1}, "embed_tasks: expected from 1 to 200, got -1"),
     ({"hourly_price": -0.5}, "hourly_price: expected 0 or more, got -0.5"),
