@@ -1,7 +1,8 @@
 """Kafka brokers for tests, on free ports of the loopback interface; a real cluster where KAFKA_BOOTSTRAP names one.
 
-noida-db has transactions and keeps its content when it is stopped, but never evicts a silent member of a group; Tansu
-takes over from killed members, but shows aborted records and forgets everything when it ends.
+noida-db has transactions and keeps its content when it is stopped, but never evicts a silent member of a group, and
+loses joins (:func:`eventually_in_group`); Tansu takes over from killed members, but shows aborted records and forgets
+everything when it ends.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from driftline.serving.records.record import Headers, Record
 
 REAL_CLUSTER = os.environ.get("KAFKA_BOOTSTRAP", "")
 """Brokers of a real cluster to test against; empty for the stand-ins."""
+
+_LOST_JOIN_S = 15.0  # noida-db ends a rebalance within 3 s of the last join, where it ends it
 
 Sent = tuple[bytes | None, bytes | None, Headers]
 """Key, value and headers of a record to send."""
@@ -156,6 +159,43 @@ def group_state(bootstrap: str, group: str) -> tuple[str, dict[str, str]]:
     finally:
         admin.close()
     return found["group_state"], {one["group_instance_id"]: one["member_id"] for one in found["members"]}
+
+
+def eventually_in_group(
+    condition: Callable[[], bool],
+    broker: LocalBroker | None,
+    group: str,
+    members: int,
+    timeout_s: float = 120.0,
+    interval_s: float = 0.25,
+) -> None:
+    """Wait for what needs all members of a group; where our broker has lost a join, it is restarted.
+
+    noida-db waits 0.3 s for more members of a new group, and sees that they are over up to 20 ms later. A second member
+    that comes in between is never answered, and the first neither, for as long as they would wait for others, which is
+    half an hour in an archive. Apache Kafka answers both. After a restart they join anew.
+
+    Raises:
+        TimeoutError: it does not in time.
+    """
+    complete_s = time.monotonic()
+
+    def seen_through() -> bool:
+        nonlocal complete_s
+        if condition():
+            return True
+        if broker is not None:
+            state, found = group_state(broker.address, group)
+            now = time.monotonic()
+            if state != "PreparingRebalance" or len(found) < members:
+                complete_s = now
+            elif now - complete_s > _LOST_JOIN_S:
+                broker.stop()
+                broker.start()
+                complete_s = time.monotonic()
+        return False
+
+    eventually(seen_through, timeout_s, interval_s)
 
 
 def ends(bootstrap: str, topic: str) -> dict[int, int]:

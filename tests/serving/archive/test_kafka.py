@@ -23,6 +23,7 @@ from tests.support.brokers import (
     committed,
     create_topics,
     eventually,
+    eventually_in_group,
     fresh,
     group_state,
     noida_broker,
@@ -166,7 +167,7 @@ def test_workers_that_are_killed_and_a_broker_that_restarts_lose_and_double_noth
         for turn in range(6):
             before = set(files_of(out))
             produce(broker.address, topic, sent(turn, 150))
-            eventually(is_settled)
+            eventually_in_group(is_settled, broker, f"g-{topic}", len(workers))
             if turn % 3 == 2:
                 broker.stop()
                 broker.start()
@@ -176,7 +177,7 @@ def test_workers_that_are_killed_and_a_broker_that_restarts_lose_and_double_noth
                 former = {name: group_state(broker.address, f"g-{topic}")[1][name]}
                 workers[name].kill()
                 workers[name] = start(name)
-        eventually(lambda: equal(broker.address, topic, out), timeout_s=120, interval_s=0.5)
+        eventually_in_group(lambda: equal(broker.address, topic, out), broker, f"g-{topic}", len(workers))
         for one in workers.values():
             assert one.stop() == 0, one.log
         assert equal(broker.address, topic, out)

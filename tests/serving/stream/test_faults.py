@@ -25,7 +25,7 @@ from tests.support.brokers import (
     REAL_CLUSTER,
     committed,
     ends,
-    eventually,
+    eventually_in_group,
     group_state,
     produce,
     read_topic,
@@ -84,7 +84,7 @@ class Faults:
     def settle(self, condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
         """Wait until a condition holds; where it does not, say how the group is."""
         try:
-            eventually(condition, timeout_s=timeout_s, interval_s=0.25)
+            eventually_in_group(condition, self.broker, self.topics.group, len(self.workers), timeout_s)
         except TimeoutError as error:
             state = group_state(self.topics.bootstrap, self.topics.group)
             raise TimeoutError(f"the workers do not go on: {state}, committed {self._committed()}") from error
