@@ -13,14 +13,23 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-def options_of(*kinds: type[Any], but: Collection[str] = ()) -> Callable[[Command], Command]:
+def options_of(
+    *kinds: type[Any], but: Collection[str] = (), only: Collection[str] = (), prefix: str = ""
+) -> Callable[[Command], Command]:
     """Give a command an option for each described setting; :func:`settings_from` makes settings of their values.
 
     Args:
         kinds: dataclasses whose fields are described.
         but: fields that have no option here.
+        only: fields that have one; empty for all.
+        prefix: what their names begin with here, such as ``monitor-``.
     """
-    options = [_option(one) for kind in kinds for name, one in described(kind).items() if name not in but]
+    options = [
+        _option(one, prefix)
+        for kind in kinds
+        for name, one in described(kind).items()
+        if name not in but and (not only or name in only)
+    ]
 
     def decorate(command: Command) -> Command:
         for option in reversed(options):
@@ -30,32 +39,33 @@ def options_of(*kinds: type[Any], but: Collection[str] = ()) -> Callable[[Comman
     return decorate
 
 
-def settings_from(kind: type[T], options: dict[str, Any], **others: Any) -> T:
+def settings_from(kind: type[T], options: dict[str, Any], *, prefix: str = "", **others: Any) -> T:
     """Make settings of what was given as options.
 
     Args:
         kind: the dataclass.
         options: the command's values by the options' names; those of these settings are taken out.
+        prefix: what the options' names begin with.
         others: fields without an option, or instead of one.
 
     Raises:
         UsageError: a value is out of range, or values contradict one another.
     """
-    return kind(**fields_from(kind, options) | others)
+    return kind(**fields_from(kind, options, prefix) | others)
 
 
-def fields_from(kind: type[Any], options: dict[str, Any]) -> dict[str, Any]:
+def fields_from(kind: type[Any], options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Take the fields of a dataclass out of a command's values; those that were left out are missing."""
     found: dict[str, Any] = {}
     for name, one in described(kind).items():
-        value = options.pop(_parameter(one), None)
+        value = options.pop(_parameter(prefix + one.option), None)
         if value is not None:
             found[name] = value if one.setting.unit == 1 else one.kind(value * one.setting.unit)
     return found
 
 
-def _option(one: Described) -> Callable[[Command], Command]:
-    flag = f"--{one.option}"
+def _option(one: Described, prefix: str) -> Callable[[Command], Command]:
+    flag = f"--{prefix}{one.option}"
     if one.kind is bool and one.default:
         flag += f"/--{one.setting.off or f'no-{one.option}'}"
     many, empty = one.kind is tuple, "" if one.default else one.setting.empty
@@ -66,7 +76,7 @@ def _option(one: Described) -> Callable[[Command], Command]:
         default = one.kind(default / one.setting.unit)
     return click.option(
         flag,
-        _parameter(one),
+        _parameter(prefix + one.option),
         type=_type(one),
         is_flag=one.kind is bool,
         multiple=many,
@@ -78,8 +88,8 @@ def _option(one: Described) -> Callable[[Command], Command]:
     )
 
 
-def _parameter(one: Described) -> str:
-    return one.option.replace("-", "_")
+def _parameter(option: str) -> str:
+    return option.replace("-", "_")
 
 
 def _type(one: Described) -> Any:

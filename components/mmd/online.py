@@ -71,7 +71,7 @@ class OnlineSettings:
         UsageError: a setting out of range.
     """
 
-    ert: Annotated[float, Setting("Mean number of records between false alarms", metavar="N")] = 10_000
+    ert: Annotated[float, Setting("Mean number of records between false alarms", metavar="N")] = 100_000
     window: Annotated[
         int,
         Setting("Records that are compared with the reference: more see smaller drifts, later", metavar="W"),

@@ -11,7 +11,6 @@ import click
 from driftline.components.command_line.options import fields_from, options_of, settings_from
 from driftline.components.errors import UsageError
 from driftline.components.mmd.online import OnlineSettings
-from driftline.components.settings import described
 from driftline.serving.commands.kafka_options import kafka_options
 from driftline.serving.monitor.settings import MonitorSettings, ReferenceSettings, RunSettings
 from driftline.serving.telemetry.health import health_port_option
@@ -23,16 +22,7 @@ _SUBMIT: Final = "submit:"
 
 
 @click.command()
-@options_of(MonitorSettings, ReferenceSettings)
-@click.option(
-    "--ert",
-    type=float,
-    default=100_000,
-    show_default=True,
-    metavar="N",
-    help=described(OnlineSettings)["ert"].setting.help + ".",
-)
-@options_of(OnlineSettings, but=["ert"])
+@options_of(MonitorSettings, ReferenceSettings, OnlineSettings)
 @click.option(
     "--on-drift",
     default="",
@@ -52,7 +42,6 @@ _SUBMIT: Final = "submit:"
 @health_port_option
 @kafka_options()
 def monitor(
-    ert: float,
     on_drift: str,
     kfp_url: str,
     run_parameters: tuple[str, ...],
@@ -67,7 +56,7 @@ def monitor(
     from driftline.serving.monitor.worker import run
     from driftline.serving.process import set_up_logging, stopping_on_signals
 
-    online = settings_from(OnlineSettings, options, ert=ert)
+    online = settings_from(OnlineSettings, options)
     started = fields_from(RunSettings, options)
     reference = settings_from(ReferenceSettings, options, online=online)
     settings = settings_from(

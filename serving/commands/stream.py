@@ -16,6 +16,7 @@ from driftline.components.command_line.options import (
 )
 from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.errors import UsageError
+from driftline.components.mmd.online import OnlineSettings
 from driftline.components.user_paths import user_profile
 from driftline.serving.commands.kafka_options import kafka_options
 from driftline.serving.stream.settings import BatchLimits, BufferLimits, StreamSettings
@@ -37,15 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option("--monitor-state", default="", metavar="DIR", help="Folder or gs:// prefix for the monitors' states.")
 @click.option("--monitor-alerts-topic", default="", metavar="TOPIC", help="Where alerts go.  [default: the log only]")
-@click.option(
-    "--monitor-ert",
-    type=float,
-    default=100_000,
-    show_default=True,
-    metavar="N",
-    help="Mean number of records between false alarms of one worker.",
-)
-@click.option("--monitor-window", type=int, default=200, show_default=True, metavar="W", help="Records compared.")
+@options_of(OnlineSettings, only=["ert", "window"], prefix="monitor-")
 @options_of(EncoderSettings)
 @profile_option
 @model_cache_option("temporary")
@@ -57,8 +50,6 @@ def stream(
     monitor_reference: str,
     monitor_state: str,
     monitor_alerts_topic: str,
-    monitor_ert: float,
-    monitor_window: int,
     profile: str | None,
     model_cache: str | None,
     health_port: int,
@@ -91,12 +82,11 @@ def stream(
             raise UsageError("monitor-reference: it needs --monitor-state, where what was seen outlives the worker")
         from functools import partial
 
-        from driftline.components.mmd.online import OnlineSettings
         from driftline.components.storage.objects.store import join
         from driftline.serving.monitor.settings import MonitorSettings, ReferenceSettings
         from driftline.serving.stream.watching import watching
 
-        online = OnlineSettings(ert=monitor_ert, window=monitor_window)
+        online = settings_from(OnlineSettings, options, prefix="monitor-")
         watched = MonitorSettings(
             topic=settings.source,
             reference=ReferenceSettings(monitor_reference, online=online),
