@@ -83,8 +83,8 @@ def stream(
         from functools import partial
 
         from driftline.components.storage.objects.store import join
+        from driftline.serving.monitor.in_process import watching
         from driftline.serving.monitor.settings import MonitorSettings, ReferenceSettings
-        from driftline.serving.stream.watching import watching
 
         online = settings_from(OnlineSettings, options, prefix="monitor-")
         watched = MonitorSettings(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from kafka.errors import KafkaError
@@ -16,8 +18,8 @@ from driftline.serving.kafka.settings import KafkaSettings
 from driftline.serving.kafka.topics import is_topic
 from driftline.serving.kafka.writer import TopicWriter
 from driftline.serving.monitor.alerts import binary_event
-from driftline.serving.monitor.outbox import Delivery
-from driftline.serving.monitor.settings import RunSettings
+from driftline.serving.monitor.outbox import Delivery, DeliveryTarget, Kind
+from driftline.serving.monitor.settings import MonitorSettings, RunSettings
 from driftline.serving.records.record import OutgoingRecord
 
 _REQUEST_S: Final = 8.0  # all replicas have it within milliseconds, unless a leader has gone
@@ -122,3 +124,22 @@ class KubeflowRuns:
             f"{self._settings.url}: expected one {kind} {name!r}, found 0; upload it, or check the name and the "
             "namespace"
         )
+
+
+@contextmanager
+def open_targets(settings: MonitorSettings, kafka: KafkaSettings) -> Generator[dict[Kind, DeliveryTarget]]:
+    """Yield where each kind of delivery goes; a kind that has no target is missing.
+
+    Raises:
+        UsageError: the alerts' topic is not there.
+        UnavailableError: no broker answers, or refuses.
+    """
+    targets: dict[Kind, DeliveryTarget] = {}
+    with ExitStack() as open_until_end:
+        if settings.alerts_topic:
+            alerts = AlertsTopic(kafka, settings.alerts_topic)
+            open_until_end.callback(alerts.close)
+            targets["alert"] = alerts
+        if settings.run is not None:
+            targets["run"] = KubeflowRuns(settings.run)
+        yield targets

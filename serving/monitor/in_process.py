@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, contextmanager
 
 from prometheus_client import CollectorRegistry
 
 from driftline.components.errors import DriftlineError
 from driftline.components.steps import LOGGER
+from driftline.serving.kafka.settings import KafkaSettings
 from driftline.serving.monitor.baseline import stored_baseline
+from driftline.serving.monitor.delivery_targets import open_targets
 from driftline.serving.monitor.metrics import MonitorMetrics
 from driftline.serving.monitor.monitor import Monitor, ObservedRecord
 from driftline.serving.monitor.outbox import DeliveryTarget, Kind
@@ -74,3 +77,21 @@ def in_process_monitor(
     state = file.load(baseline) or MonitorState.new(baseline, {})
     file.save(state)
     return InProcessMonitor(Monitor(settings, baseline, state, file, targets, MonitorMetrics(registry)))
+
+
+@contextmanager
+def watching(
+    settings: MonitorSettings, kafka: KafkaSettings, registry: CollectorRegistry
+) -> Generator[InProcessMonitor]:
+    """Watch for as long as the block lasts; then write the state.
+
+    Args:
+        settings: what the stream is compared with, and whom to tell; its topic is that of the texts.
+        kafka: how alerts reach the cluster.
+        registry: where the monitor's metrics go.
+
+    Raises:
+        DriftlineError: the reference or the state is not as expected, or cannot be read or written.
+    """
+    with open_targets(settings, kafka) as targets, closing(in_process_monitor(settings, targets, registry)) as monitor:
+        yield monitor

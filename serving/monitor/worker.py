@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,10 +13,9 @@ from prometheus_client import CollectorRegistry
 from driftline.components.steps import LOGGER
 from driftline.serving.kafka.settings import KafkaSettings
 from driftline.serving.monitor.baseline import stored_baseline
-from driftline.serving.monitor.delivery_targets import AlertsTopic, KubeflowRuns
+from driftline.serving.monitor.delivery_targets import open_targets
 from driftline.serving.monitor.metrics import MonitorMetrics
 from driftline.serving.monitor.monitor import Monitor, read_record
-from driftline.serving.monitor.outbox import DeliveryTarget, Kind
 from driftline.serving.monitor.settings import MonitorSettings
 from driftline.serving.monitor.state import MonitorState, StateFile
 from driftline.serving.monitor.topic import EmbeddingsTopic
@@ -90,7 +89,7 @@ def run(
         open_until_end.callback(topic.close)
         metrics.lost.inc(topic.lost)
         state = state or MonitorState.new(baseline, topic.offsets)
-        targets = open_until_end.enter_context(_delivery_targets(settings, kafka))
+        targets = open_until_end.enter_context(open_targets(settings, kafka))
         # Records where this monitor began, before anything depends on it, and fences an older one.
         file.save(state)
         monitor = Monitor(settings, baseline, state, file, targets, metrics)
@@ -107,16 +106,3 @@ def run(
             rounds.met(topic.unreachable_s(), monitor.save_error)
         condition.doing, condition.work = "ending", None
         monitor.save()
-
-
-@contextmanager
-def _delivery_targets(settings: MonitorSettings, kafka: KafkaSettings) -> Generator[dict[Kind, DeliveryTarget]]:
-    targets: dict[Kind, DeliveryTarget] = {}
-    with ExitStack() as open_until_end:
-        if settings.alerts_topic:
-            alerts = AlertsTopic(kafka, settings.alerts_topic)
-            open_until_end.callback(alerts.close)
-            targets["alert"] = alerts
-        if settings.run is not None:
-            targets["run"] = KubeflowRuns(settings.run)
-        yield targets

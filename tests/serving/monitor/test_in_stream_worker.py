@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from driftline.components.mmd.online import OnlineSettings
+from driftline.serving.monitor.in_process import watching
 from driftline.serving.monitor.settings import MonitorSettings, ReferenceSettings
-from driftline.serving.stream.watching import watching
 from tests.serving.stream.workers import Topics, running, texts, vector_of
 from tests.support.brokers import create_topics, eventually, fresh, produce, read_topic, settings_of
 from tests.support.datasets import write_embeddings
