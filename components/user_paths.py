@@ -12,9 +12,9 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "driftline"
 
 
-def user_profile() -> str:
+def user_tunings() -> str:
     """Return the file in which `driftline bench encode` remembers what it measured."""
-    return str(cache_folder() / "encoder-profile.json")
+    return str(cache_folder() / "encoder-tunings.json")
 
 
 def model_folder() -> str:

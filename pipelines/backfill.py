@@ -102,7 +102,7 @@ def backfill_pipeline(profile: Profile) -> Callable[..., Any]:
                 model_precision=model_precision, model_dimension=model_dimension, model_max_tokens=model_max_tokens,
                 model_segments=model_segments, model_cache=profile.model_cache, output_dtype=output_dtype,
                 output_incremental=output_incremental, embed_tasks=embed_tasks,
-                encoder_profile=profile.encoder_profile, hourly_price=profile.hourly_price,
+                encoder_tunings=profile.encoder_tunings, hourly_price=profile.hourly_price,
                 job=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             )
         ).set_display_name("Plan")  # fmt: skip

@@ -115,8 +115,8 @@ def _type(one: Described) -> Any:
 model_option = click.option(
     "--model", required=True, metavar="M", help="Folder, gs:// prefix or name of a sentence-transformers model."
 )
-profile_option = click.option(
-    "--profile",
+tunings_option = click.option(
+    "--tunings",
     metavar="FILE",
     help="What `driftline bench encode` measured.  [default: of this user, where there is one]",
 )

@@ -37,7 +37,7 @@ def plan_backfill(
     output_incremental: bool = False,
     output_rows_per_shard: int = 0,
     embed_tasks: int = 8,
-    encoder_profile: str = "",
+    encoder_tunings: str = "",
     hourly_price: float = 0.0,
     job: str = "",
 ) -> List[dict]:  # noqa: UP006
@@ -74,7 +74,7 @@ def plan_backfill(
             null.
         output_rows_per_shard: Texts in a shard at most; 0 for 50,000.
         embed_tasks: Tasks to share the shards among, 200 at most; 0 for 8.
-        encoder_profile: What `driftline bench encode` measured on such machines, a gs:// or local file; empty for none.
+        encoder_tunings: What `driftline bench encode` measured on such machines, a gs:// or local file; empty for none.
         hourly_price: Price of one task's machine an hour, in any currency, to tell what a million texts cost; 0 for no
             cost.
         job: The backend's name for the run, which fills {run}.
@@ -93,7 +93,7 @@ def plan_backfill(
         model_precision=model_precision, model_dimension=model_dimension, model_max_tokens=model_max_tokens,
         model_segments=model_segments, model_segment_overlap=model_segment_overlap, model_cache=model_cache,
         output_dtype=output_dtype, output_incremental=output_incremental, output_rows_per_shard=output_rows_per_shard,
-        embed_tasks=embed_tasks, encoder_profile=encoder_profile, hourly_price=hourly_price,
+        embed_tasks=embed_tasks, encoder_tunings=encoder_tunings, hourly_price=hourly_price,
     )  # fmt: skip
 
 

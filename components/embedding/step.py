@@ -21,7 +21,7 @@ from driftline.components.embedding.backfill.shard_embedding import RowProgress,
 from driftline.components.embedding.encoding.encoder import Encoder
 from driftline.components.embedding.encoding.model import check_prompt
 from driftline.components.embedding.encoding.opening import open_encoder, open_model
-from driftline.components.embedding.encoding.tuning.tunings import check_profile
+from driftline.components.embedding.encoding.tuning.tunings import check_tunings
 from driftline.components.errors import DataError, UsageError
 from driftline.components.settings import REFUSE, SKIP, in_pipelines
 from driftline.components.steps import Skipped, StepClock, logged_step, shares
@@ -42,7 +42,7 @@ def plan(
     """Check all settings, the model and every text, and cut the work into shards; return one item for each task.
 
     Whatever can be refused before texts are read is refused before: settings that later steps use, the folder of the
-    dataset, the encoder's profile, files that are not there, a model that cannot be loaded, columns of Parquet and CSV.
+    dataset, the encoder's tunings, files that are not there, a model that cannot be loaded, columns of Parquet and CSV.
 
     Args:
         texts: files, folders or patterns of texts; a folder such as ``date=yesterday`` is that of the day.
@@ -66,7 +66,7 @@ def plan(
         selection = asked.selection(moment)
         clock.log("progress", out=out, since=selection.since, until=selection.until, as_of=moment.isoformat())
         check_writable(join(out, WORK_FOLDER))
-        check_profile(asked.encoder_profile)
+        check_tunings(asked.encoder_tunings)
         places, quiet = _found(windows, asked.window_when_empty, clock)
         with open_model(model, _folder(asked.model_cache)) as folder:
             check_prompt(folder.path, model, asked.model_prompt)
@@ -282,7 +282,7 @@ def _encoder(backfill: BackfillPlan) -> Encoder:
                 f"model {backfill.model}: it changed from {backfill.revision} to {revision} during the run; "
                 "start the run again"
             )
-        return open_encoder(folder, backfill.encoder, profile=backfill.settings.encoder_profile).encoder
+        return open_encoder(folder, backfill.encoder, tunings=backfill.settings.encoder_tunings).encoder
 
 
 class Finished(NamedTuple):

@@ -39,7 +39,7 @@ def bench() -> None:
 @options_of(EncoderSettings)
 @click.option("--compile", "compiled", is_flag=True, help="Translate the model by torch.compile as well.")
 @click.option(
-    "--profile",
+    "--tunings",
     metavar="FILE",
     help="Where to remember the fastest, for embed and serve.  [default: of this user]",
 )
@@ -52,7 +52,7 @@ def encode(
     text_column: str,
     count: int,
     compiled: bool,
-    profile: str | None,
+    tunings: str | None,
     model_cache: str | None,
     as_json: bool,
     **options: Any,
@@ -64,13 +64,13 @@ def encode(
     """
     from driftline.components.embedding.encoding.tuning.benchmark import bench_encoder
     from driftline.components.storage.texts.rows import TextColumns
-    from driftline.components.user_paths import model_folder, user_profile
+    from driftline.components.user_paths import model_folder, user_tunings
     from driftline.pipelines.console import counting
     from driftline.pipelines.runs import absolute
 
-    place = user_profile() if profile is None else absolute(profile)
+    place = user_tunings() if tunings is None else absolute(tunings)
     if not place.endswith(".json"):
-        raise UsageError(f"profile: expected a file whose name ends in .json, got {profile}")
+        raise UsageError(f"tunings: expected a file whose name ends in .json, got {tunings}")
     with counting("measuring") as say:
         found = bench_encoder(
             model=model,
@@ -79,7 +79,7 @@ def encode(
             texts=count,
             encoder=settings_from(EncoderSettings, options),
             torch_compile=compiled,
-            profile=place,
+            tunings=place,
             model_cache=model_folder() if model_cache is None else absolute(model_cache),
             on_progress=say,
         )

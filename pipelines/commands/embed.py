@@ -14,7 +14,7 @@ from driftline.components.command_line.options import (
     model_cache_option,
     model_option,
     options_of,
-    profile_option,
+    tunings_option,
 )
 from driftline.components.embedding.backfill.settings import IN_PIPELINES, BackfillSettings
 from driftline.components.settings import in_options
@@ -24,15 +24,15 @@ from driftline.components.settings import in_options
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @model_option
 @click.option("--out", required=True, metavar="DATASET", help="Embeddings dataset to write, a gs:// or local folder.")
-@options_of(BackfillSettings, but=["embed_tasks", "encoder_profile", "model_cache"])  # all is one task on this machine
-@profile_option
+@options_of(BackfillSettings, but=["embed_tasks", "encoder_tunings", "model_cache"])  # all is one task on this machine
+@tunings_option
 @model_cache_option("of this user")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 def embed(
     inputs: tuple[str, ...],
     model: str,
     out: str,
-    profile: str | None,
+    tunings: str | None,
     model_cache: str | None,
     as_json: bool,
     **options: Any,
@@ -42,16 +42,16 @@ def embed(
     INPUT is a file, a folder or a pattern of Parquet, JSONL or CSV files, local or gs://. A run that was stopped goes
     on where it was when it is started again, at the last 4,096 texts: shards that are finished are kept.
     """
-    from driftline.components.user_paths import model_folder, user_profile
+    from driftline.components.user_paths import model_folder, user_tunings
     from driftline.pipelines.runs import absolute, run_embed
 
-    if profile is None:
-        profile = user_profile() if Path(user_profile()).exists() else ""
+    if tunings is None:
+        tunings = user_tunings() if Path(user_tunings()).exists() else ""
     with in_options(IN_PIPELINES):
         settings = BackfillSettings.of(
             **fields_from(BackfillSettings, options),
             model_cache=model_folder() if model_cache is None else absolute(model_cache),
-            encoder_profile=absolute(profile) if profile else "",
+            encoder_tunings=absolute(tunings) if tunings else "",
         )
         done = run_embed([absolute(uri) for uri in inputs], model, absolute(out), settings)
     if as_json:

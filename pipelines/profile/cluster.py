@@ -219,7 +219,7 @@ class Profile(Settings):
         parallelism: how many tasks of a fan-out run at a time.
         model_claim: persistent volume claim in which models from gs:// are kept between tasks and runs, so that a node
             or a zone fetches each once; empty for none.
-        encoder_profile: what `driftline bench encode` measured on such machines, a gs:// or local file, by which the
+        encoder_tunings: what `driftline bench encode` measured on such machines, a gs:// or local file, by which the
             backfill's tasks choose their batches; empty for none.
         hourly_price: of one such task's machine, in any currency, to tell what a million texts cost; 0 to leave it out.
         steps: what differs for single steps, by the names of their components.
@@ -237,7 +237,7 @@ class Profile(Settings):
     shared_memory: Memory = "2Gi"  # PyTorch's workers and NCCL share beyond a container's default of 64 MiB
     parallelism: Count = PARALLELISM
     model_claim: ClaimNameOrNone = ""
-    encoder_profile: FileOrNone = ""
+    encoder_tunings: FileOrNone = ""
     hourly_price: Price = 0.0
     steps: Mapping[StepName, StepSettings] = {}
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from driftline.components.command_line.options import model_cache_option, options_of, profile_option, settings_from
+from driftline.components.command_line.options import model_cache_option, options_of, settings_from, tunings_option
 from driftline.components.embedding.encoding.settings import EncoderSettings
-from driftline.components.user_paths import user_profile
+from driftline.components.user_paths import user_tunings
 from driftline.serving.batching.limits import BatcherLimits
 from driftline.serving.commands.kafka_options import kafka_options
 from driftline.serving.server.settings import EventSettings, RequestLimits, ServerSettings
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 )
 @options_of(ServerSettings, EventSettings, BatcherLimits, RequestLimits, EncoderSettings)
 @click.option("--device", default="", metavar="NAME", help="PyTorch's device, such as cuda:0.  [default: the best]")
-@profile_option
+@tunings_option
 @model_cache_option("temporary")
 @kafka_options(required=False)
 def serve(
     model: tuple[str, ...],
     device: str,
-    profile: str | None,
+    tunings: str | None,
     model_cache: str | None,
     kafka: KafkaSettings | None,
     **options: Any,
@@ -50,7 +50,7 @@ def serve(
     served = ModelSettings(
         encoder=settings_from(EncoderSettings, options),
         limits=settings_from(BatcherLimits, options),
-        profile=user_profile() if profile is None else profile,
+        tunings=user_tunings() if tunings is None else tunings,
         cache=model_cache or "",
         device=device,
     )

@@ -11,13 +11,13 @@ from driftline.components.command_line.options import (
     model_cache_option,
     model_option,
     options_of,
-    profile_option,
     settings_from,
+    tunings_option,
 )
 from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.errors import UsageError
 from driftline.components.mmd.online import OnlineSettings
-from driftline.components.user_paths import user_profile
+from driftline.components.user_paths import user_tunings
 from driftline.serving.commands.kafka_options import kafka_options
 from driftline.serving.stream.settings import BatchLimits, BufferLimits, StreamSettings
 from driftline.serving.telemetry.health import health_port_option
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @click.option("--monitor-alerts-topic", default="", metavar="TOPIC", help="Where alerts go.  [default: the log only]")
 @options_of(OnlineSettings, only=["ert", "window"], prefix="monitor-")
 @options_of(EncoderSettings)
-@profile_option
+@tunings_option
 @model_cache_option("temporary")
 @health_port_option
 @kafka_options()
@@ -50,7 +50,7 @@ def stream(
     monitor_reference: str,
     monitor_state: str,
     monitor_alerts_topic: str,
-    profile: str | None,
+    tunings: str | None,
     model_cache: str | None,
     health_port: int,
     kafka: KafkaSettings,
@@ -98,7 +98,7 @@ def stream(
 
     def load() -> Model:
         cache = None if model_cache is None else Path(model_cache)
-        opened = open_encoder(model, encoder, profile=user_profile() if profile is None else profile, cache=cache)
+        opened = open_encoder(model, encoder, tunings=user_tunings() if tunings is None else tunings, cache=cache)
         return Model(opened.encoder, opened.name, opened.revision)
 
     with stopping_on_signals() as stop:

@@ -174,7 +174,7 @@ class ServedModel:
         opened = open_encoder(
             self._spec.uri,
             settings.encoder,
-            profile=settings.profile,
+            tunings=settings.tunings,
             cache=Path(settings.cache) if settings.cache else None,
             device=settings.device or None,
         )

@@ -59,13 +59,13 @@ class ModelSettings:
     Attributes:
         encoder: what decides the vectors.
         limits: of batches and queue, for each model.
-        profile: URI of the measured tunings, see `driftline bench encode`; empty for the defaults.
+        tunings: URI of the measured tunings, see `driftline bench encode`; empty for the defaults.
         cache: local folder in which models from gs:// are kept; empty for a temporary copy.
         device: a PyTorch device such as ``cuda:0``; empty for the best there is.
     """
 
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     limits: BatcherLimits = field(default_factory=BatcherLimits)
-    profile: str = ""
+    tunings: str = ""
     cache: str = ""
     device: str = ""

@@ -171,7 +171,7 @@ def test_settings_are_the_pipelines_parameters():
 def test_backfill_settings_are_the_pipelines_parameters_and_the_command_s_options():
     ours = BackfillSettings()
     expected = {field.name: getattr(ours, field.name) for field in fields(ours)}
-    of_the_cluster = {"encoder_profile", "hourly_price", "model_cache"}  # a profile says them
+    of_the_cluster = {"encoder_tunings", "hourly_price", "model_cache"}  # a profile says them
     of_the_component = {"model_segment_overlap", "output_rows_per_shard"}  # nobody would turn them in a form
     declared = {name: value.get("defaultValue") for name, value in parameters("backfill").items()}
     in_form = expected.keys() - of_the_cluster - of_the_component
@@ -186,6 +186,6 @@ def test_backfill_settings_are_the_pipelines_parameters_and_the_command_s_option
     # All is one task on this machine.
     assert options.keys() - {"inputs", "model", "output_folder", "as_json"} == expected.keys() - {"embed_tasks"}
     assert options["output_rows_per_shard"] == ROWS_PER_SHARD
-    for name in expected.keys() - {"encoder_profile", "model_cache", "embed_tasks"}:
+    for name in expected.keys() - {"encoder_tunings", "model_cache", "embed_tasks"}:
         assert (options[name] or expected[name]) == expected[name], name
     assert "title" in inspect.signature(runs.run_embed).parameters

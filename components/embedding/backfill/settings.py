@@ -104,12 +104,12 @@ class BackfillSettings:
         ROWS_PER_SHARD
     )
     embed_tasks: Annotated[int, Setting("Tasks to share the shards among", least=1, most=MAX_TASKS, option="tasks")] = 8
-    encoder_profile: Annotated[
+    encoder_tunings: Annotated[
         str,
         Setting(
             "What `driftline bench encode` measured on such machines, a gs:// or local file",
             "none",
-            option="profile",
+            option="tunings",
             metavar="FILE",
         ),
     ] = ""

@@ -94,7 +94,7 @@ def open_encoder(
     model: str | ModelFolder,
     settings: EncoderSettings | None = None,
     *,
-    profile: str = "",
+    tunings: str = "",
     cache: Path | None = None,
     device: str | None = None,
 ) -> OpenedEncoder:
@@ -103,20 +103,20 @@ def open_encoder(
     Args:
         model: as :func:`open_model` takes it, or what that gave.
         settings: what decides the vectors; the model's own defaults where None.
-        profile: URI of the measured tunings; empty for the defaults.
+        tunings: URI of the measured tunings; empty for the defaults.
         cache: see :func:`open_model`. A temporary copy is removed as soon as the model is in memory.
         device: a PyTorch device such as ``"cuda:0"``; None for the best there is.
 
     Raises:
-        DataError: it is no model that can be loaded safely, or the profile is none.
-        StorageError: model or profile could not be fetched.
+        DataError: it is no model that can be loaded safely, or the file holds no tunings.
+        StorageError: model or tunings could not be fetched.
         UsageError: the model has no such prompt, or fewer dimensions than asked for.
     """
     if isinstance(model, str):
         with open_model(model, cache) as folder:
-            return open_encoder(folder, settings, profile=profile, device=device)
+            return open_encoder(folder, settings, tunings=tunings, device=device)
     settings = settings or EncoderSettings()
-    tuning = measured_tuning(profile, model.revision, settings.precision)
+    tuning = measured_tuning(tunings, model.revision, settings.precision)
     encoder = Encoder.load(model.path, model.source, settings, tuning=tuning, device=device)
     return OpenedEncoder(encoder, model.name, model.revision, settings)
 

@@ -72,7 +72,7 @@ def read_value(uri: str, kind: type[T]) -> T:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise DataError(
-            f"{uri}: expected a {kind.__name__}, but {place}: {first['msg']}; run the step that wrote it "
+            f"{uri}: expected {kind.__name__}, but {place}: {first['msg']}; run the step that wrote it "
             "again, "
             "with the same version of Driftline"
         ) from error

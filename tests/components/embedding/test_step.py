@@ -16,11 +16,11 @@ from driftline.components.embedding.encoding.encoder import Encoder
 from driftline.components.embedding.encoding.model import content_revision
 from driftline.components.embedding.encoding.settings import Tuning
 from driftline.components.embedding.encoding.tuning.tunings import (
-    EncoderProfile,
-    ProfileEntry,
+    EncoderTunings,
+    MeasuredTuning,
     best_device,
     device_name,
-    write_profile,
+    write_tunings,
 )
 from driftline.components.embedding.step import TaskReport
 from driftline.components.errors import DataError, DriftlineError, StorageError, UsageError
@@ -206,10 +206,10 @@ def test_the_tuning_that_was_measured_is_used(
 
     monkeypatch.setattr(Encoder, "load", noted)
     best = Tuning(batch_tokens=100)
-    entry = ProfileEntry(device_name(best_device()), content_revision(full), "float32", best, 1.0, 1.0)
-    profile = str(work.folder / "profile.json")
-    write_profile(profile, EncoderProfile(entries=(entry,)))
-    work.plan([texts], full, out, model_precision="float32", encoder_profile=profile)
+    entry = MeasuredTuning(device_name(best_device()), content_revision(full), "float32", best, 1.0, 1.0)
+    tunings = str(work.folder / "tunings.json")
+    write_tunings(tunings, EncoderTunings(entries=(entry,)))
+    work.plan([texts], full, out, model_precision="float32", encoder_tunings=tunings)
     work.embed(0)
     (out / "part-00000.parquet").unlink()
     work.plan([texts], full, out, model_precision="float32")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftline.components.embedding import step
-from driftline.components.embedding.encoding.tuning.tunings import EncoderProfile, write_profile
+from driftline.components.embedding.encoding.tuning.tunings import EncoderTunings, write_tunings
 from driftline.components.errors import DataError, DriftlineError, StorageError, UsageError
 from driftline.components.storage.objects.store import join, list_files, write_bytes
 from tests.components.embedding.backfill.test_settings import REFUSED
@@ -100,24 +100,24 @@ def test_the_look_whether_a_folder_can_be_written_to_leaves_nothing(
     assert listing(tmp_path) == ["work"]
 
 
-def test_a_profile_that_is_not_there(
+def test_a_file_of_tunings_that_is_not_there(
     work: Backfill, texts: Path, full: Path, out: Path, tmp_path: Path, untouched: Callable[..., None]
 ):
     untouched("find_texts", "scan_texts", "open_model")
-    profile = str(tmp_path / "encoder.json")
+    tunings = str(tmp_path / "encoder.json")
     refused(
-        work, UsageError, f"encoder_profile: there is no file {profile}; give what `driftline bench encode --profile`",
-        [texts], full, out, encoder_profile=profile,
+        work, UsageError, f"encoder_tunings: there is no file {tunings}; give what `driftline bench encode --tunings`",
+        [texts], full, out, encoder_tunings=tunings,
     )  # fmt: skip
-    Path(profile).write_text("{torn")
-    refused(work, DataError, profile, [texts], full, out, encoder_profile=profile)
+    Path(tunings).write_text("{torn")
+    refused(work, DataError, tunings, [texts], full, out, encoder_tunings=tunings)
     assert not out.exists()
 
 
-def test_a_profile_that_is_there_is_taken(work: Backfill, texts: Path, full: Path, out: Path, gcs_bucket: str):
-    profile = join(gcs_bucket, "encoder.json")
-    write_profile(profile, EncoderProfile())
-    assert work.run([texts], full, out, encoder_profile=profile)["texts"] == 11
+def test_a_file_of_tunings_that_is_there_is_taken(work: Backfill, texts: Path, full: Path, out: Path, gcs_bucket: str):
+    tunings = join(gcs_bucket, "encoder.json")
+    write_tunings(tunings, EncoderTunings())
+    assert work.run([texts], full, out, encoder_tunings=tunings)["texts"] == 11
 
 
 def test_texts_that_are_not_there_are_refused_before_a_model_is_fetched(

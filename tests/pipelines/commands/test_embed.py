@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from driftline.components.embedding.backfill.settings import BackfillSettings
-from driftline.components.embedding.encoding.tuning.tunings import EncoderProfile, write_profile
+from driftline.components.embedding.encoding.tuning.tunings import EncoderTunings, write_tunings
 from driftline.pipelines import cli, runs
 from tests.components.embedding.tiny_models import save_model
 from tests.support.command import listing, refused
@@ -51,7 +51,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--prompt", "passage"], r"prompt: model .* has no prompt 'passage'; it has: .*query"),
         (["--strict", "--incremental"], r"strict and incremental: one refuses .*"),
         (["--hourly-price", "nan"], r"hourly_price: expected 0 or more, got nan"),
-        (["--profile", "window_since.json"], r"profile: there is no file .*/window_since.json; give .*"),
+        (["--tunings", "window_since.json"], r"tunings: there is no file .*/window_since.json; give .*"),
         (
             ["--out", "model_prompt/{output_dtype}"],
             r"out '.*/model_prompt/\{output_dtype\}': \{output_dtype\} is no .*",
@@ -112,12 +112,12 @@ def test_every_option_is_a_setting(monkeypatch: pytest.MonkeyPatch):
     assert settings_of(monkeypatch, "--incremental").output_incremental
 
 
-def test_the_user_s_own_profile_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch, cache: Path):
-    profile = str(cache / "encoder-profile.json")
-    assert settings_of(monkeypatch).encoder_profile == ""
-    write_profile(profile, EncoderProfile())
-    assert settings_of(monkeypatch).encoder_profile == profile
-    assert settings_of(monkeypatch, "--profile", "/x.json").encoder_profile == "/x.json"
+def test_the_user_s_own_tunings_are_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch, cache: Path):
+    tunings = str(cache / "encoder-tunings.json")
+    assert settings_of(monkeypatch).encoder_tunings == ""
+    write_tunings(tunings, EncoderTunings())
+    assert settings_of(monkeypatch).encoder_tunings == tunings
+    assert settings_of(monkeypatch, "--tunings", "/x.json").encoder_tunings == "/x.json"
 
 
 def test_all_counts_are_printed_as_json(capsys: pytest.CaptureFixture[str], texts: str, model: str, tmp_path: Path):

@@ -16,11 +16,11 @@ from driftline.components.embedding.encoding.encoder import Encoder
 from driftline.components.embedding.encoding.opening import open_model
 from driftline.components.embedding.encoding.settings import EncoderSettings, Tuning
 from driftline.components.embedding.encoding.tuning.tunings import (
-    EncoderProfile,
-    ProfileEntry,
+    EncoderTunings,
+    MeasuredTuning,
     best_device,
     device_name,
-    write_profile,
+    write_tunings,
 )
 from driftline.components.errors import DataError, UsageError
 from driftline.components.storage.objects.store import join, write_bytes
@@ -149,13 +149,13 @@ def test_a_model_comes_from_the_object_store_through_a_cache(folder: Path, gcs_b
 def test_the_tuning_that_was_measured_for_this_machine_is_used(folder: Path, tmp_path: Path):
     with open_model(str(folder)) as known:
         tuning = Tuning(batch_tokens=96, streams=1, threads=1)
-        entry = ProfileEntry(device_name(best_device()), known.revision, "float32", tuning, 1.0, 1.0)
-    profile = str(tmp_path / "profile.json")
-    write_profile(profile, EncoderProfile().with_entry(entry))
+        entry = MeasuredTuning(device_name(best_device()), known.revision, "float32", tuning, 1.0, 1.0)
+    tunings = str(tmp_path / "tunings.json")
+    write_tunings(tunings, EncoderTunings().with_entry(entry))
     registry = CollectorRegistry()
 
     async def main() -> None:
-        settings = ModelSettings(EncoderSettings(precision="float32"), profile=profile)
+        settings = ModelSettings(EncoderSettings(precision="float32"), tunings=tunings)
         host = ServedModels([ModelSpec.parse(str(folder))], settings, registry)
         await host.load()
         await host.models[0].embed(["film"] * 64)  # three tokens each

@@ -12,11 +12,11 @@ from driftline.components.embedding.encoding.opening import open_model
 from driftline.components.embedding.encoding.settings import EncoderSettings, Precision
 from driftline.components.embedding.encoding.tuning.measure import Measurement, drawn_texts, measure
 from driftline.components.embedding.encoding.tuning.tunings import (
-    ProfileEntry,
+    MeasuredTuning,
     best_device,
     device_name,
-    read_profile,
-    write_profile,
+    read_tunings,
+    write_tunings,
 )
 from driftline.components.storage.texts.reading import read_texts, scan_texts
 from driftline.components.storage.texts.rows import TextColumns
@@ -30,13 +30,13 @@ def bench_encoder(
     texts: int,
     encoder: EncoderSettings,
     torch_compile: bool,
-    profile: str,
+    tunings: str,
     model_cache: str,
     on_progress: Callable[[int, int], None],
 ) -> list[Measurement]:
-    """Measure a model, write its fastest tunings into a profile, and return the measurements, the fastest first.
+    """Measure a model, write its fastest tunings into a file, and return the measurements, the fastest first.
 
-    A profile holds one tuning for each precision; which precision to use remains the user's choice.
+    The file holds one tuning for each precision; which precision to use remains the user's choice.
 
     Args:
         model: folder, gs:// prefix or name of the model.
@@ -45,16 +45,16 @@ def bench_encoder(
         texts: texts in one measurement; of fewer inputs, all.
         encoder: what decides the vectors; precision auto for all those of the device.
         torch_compile: whether to measure the model translated by `torch.compile` as well.
-        profile: file to remember the fastest in, beside what it holds of other machines, models and precisions.
+        tunings: file to remember the fastest in, beside what it holds of other machines, models and precisions.
         model_cache: local folder in which models from gs:// are kept; empty for none.
         on_progress: called with how many measurements are done, and of how many.
 
     Raises:
-        DataError: the model, the texts or the profile are not as expected.
+        DataError: the model, the texts or the tunings are not as expected.
         UsageError: a setting is out of range, or not this model's.
         StorageError: something cannot be read or written.
     """
-    before = read_profile(profile)  # what cannot be read is found before minutes of measuring
+    before = read_tunings(tunings)  # what cannot be read is found before minutes of measuring
     with open_model(model, Path(model_cache) if model_cache else None) as folder:
         check_prompt(folder.path, model, encoder.prompt)
         sample = _texts(inputs, columns, texts) if inputs else drawn_texts(folder.path, texts)
@@ -73,7 +73,7 @@ def bench_encoder(
         found.sort(key=lambda one: -one.tokens_per_second)
         after = before
         for fastest in {one.precision: one for one in reversed(found)}.values():
-            entry = ProfileEntry(
+            entry = MeasuredTuning(
                 device=device_name(best_device()),
                 revision=folder.revision,
                 precision=fastest.precision,
@@ -82,7 +82,7 @@ def bench_encoder(
                 tokens_per_second=fastest.tokens_per_second,
             )
             after = after.with_entry(entry)
-        write_profile(profile, after)
+        write_tunings(tunings, after)
     return found
 
 

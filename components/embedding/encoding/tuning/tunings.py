@@ -1,4 +1,4 @@
-"""Profiles: the tuning that was measured to be the fastest, by machine, model and precision; a JSON file."""
+"""Tunings that were measured to be the fastest, by machine, model and precision: a JSON file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class ProfileEntry:
+class MeasuredTuning:
     """The best measurement for one model on one kind of machine.
 
     Attributes:
@@ -40,8 +40,8 @@ class ProfileEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderProfile:
-    """Entries of a profile file, one for each device, model and precision.
+class EncoderTunings:
+    """The tunings of a file, one for each device, model and precision.
 
     Attributes:
         version: of the format.
@@ -49,7 +49,7 @@ class EncoderProfile:
     """
 
     version: int = VERSION
-    entries: tuple[ProfileEntry, ...] = ()
+    entries: tuple[MeasuredTuning, ...] = ()
 
     def tuning(self, device: str, revision: str, precision: str) -> Tuning | None:
         """Return the tuning measured for this device, model and precision, or None."""
@@ -58,64 +58,64 @@ class EncoderProfile:
                 return entry.tuning
         return None
 
-    def with_entry(self, new: ProfileEntry) -> EncoderProfile:
-        """Return the profile with an entry added, in place of the one that it supersedes."""
+    def with_entry(self, new: MeasuredTuning) -> EncoderTunings:
+        """Return the tunings with one added, in place of the one that it supersedes."""
         key = (new.device, new.revision, new.precision)
         others = [entry for entry in self.entries if (entry.device, entry.revision, entry.precision) != key]
         return dataclasses.replace(self, entries=(*others, new))
 
 
-def read_profile(uri: str) -> EncoderProfile:
-    """Read a profile; an empty one where there is no file.
+def read_tunings(uri: str) -> EncoderTunings:
+    """Read tunings; none where there is no file.
 
     Raises:
-        DataError: the file is no profile.
+        DataError: the file holds no tunings.
         StorageError: it cannot be read.
     """
-    return read_value(uri, EncoderProfile) if exists(uri) else EncoderProfile()
+    return read_value(uri, EncoderTunings) if exists(uri) else EncoderTunings()
 
 
-def write_profile(uri: str, profile: EncoderProfile) -> None:
-    """Write a profile, whole or not at all.
+def write_tunings(uri: str, tunings: EncoderTunings) -> None:
+    """Write tunings, all or none.
 
     Raises:
         StorageError: it cannot be written.
     """
-    write_value(uri, profile)
+    write_value(uri, tunings)
 
 
-def check_profile(uri: str) -> None:
-    """Refuse a profile that is asked for and cannot be read; an empty name is none.
+def check_tunings(uri: str) -> None:
+    """Refuse a file of tunings that is asked for and cannot be read; an empty name is none.
 
     Raises:
         UsageError: there is no such file.
-        DataError: the file is no profile.
+        DataError: the file holds no tunings.
         StorageError: it cannot be read.
     """
     if uri and not exists(uri):
         raise UsageError(
-            f"profile: there is no file {uri}; give what `driftline bench encode --profile` wrote, or leave it out"
+            f"tunings: there is no file {uri}; give what `driftline bench encode --tunings` wrote, or leave it out"
         )
     if uri:
-        read_profile(uri)
+        read_tunings(uri)
 
 
 def measured_tuning(uri: str, revision: str, precision: str) -> Tuning:
-    """Return what a profile says for this machine, or the defaults where it says nothing.
+    """Return what a file of tunings says for this machine, or the defaults where it says nothing.
 
     Args:
-        uri: the profile; empty for none.
+        uri: the file; empty for none.
         revision: identity of the model's content.
         precision: as asked for; auto is what the device's default is.
 
     Raises:
-        DataError: the file is no profile.
+        DataError: the file holds no tunings.
         StorageError: it cannot be read.
     """
     if not uri:
         return Tuning()
     device = best_device()
-    found = read_profile(uri).tuning(device_name(device), revision, resolved_precision(precision, device))
+    found = read_tunings(uri).tuning(device_name(device), revision, resolved_precision(precision, device))
     return found or Tuning()
 
 

@@ -130,7 +130,7 @@ def test_a_changed_file_changes_the_keys_of_its_shards_alone(change: dict[str, A
     "changes",
     [
         {"out": "gs://elsewhere/out", "model": "gs://models/tiny", "tasks": 7, "seconds": 3.0},
-        {"embed_tasks": 3, "encoder_profile": "gs://x/p.json", "hourly_price": 2.5, "model_cache": "/models"},
+        {"embed_tasks": 3, "encoder_tunings": "gs://x/p.json", "hourly_price": 2.5, "model_cache": "/models"},
         {"sources": tuple(dataclasses.replace(s, uri="gs://elsewhere/" + s.uri[1:]) for s in (ONE, TWO))},
         {"sources": tuple(dataclasses.replace(s, pieces=()) for s in (ONE, TWO))},
     ],

@@ -25,7 +25,7 @@ FIELDS = {field.name: field.default for field in dataclasses.fields(BackfillSett
 TEXTS = sorted(name for name, default in FIELDS.items() if isinstance(default, str))
 NUMBERS = sorted(name for name, default in FIELDS.items() if type(default) in (int, float))
 PLACES = {"text_files", "model", "output_folder"}
-OF_THE_CLUSTER = {"model_cache", "encoder_profile", "hourly_price"}
+OF_THE_CLUSTER = {"model_cache", "encoder_tunings", "hourly_price"}
 OF_THE_COMPONENT = {"model_segment_overlap", "output_rows_per_shard"}
 AS_OF = datetime(2026, 11, 30, 6, tzinfo=UTC)
 

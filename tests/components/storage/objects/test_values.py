@@ -103,7 +103,7 @@ def test_every_beginning_of_a_file_is_refused(tmp_path: Path):
     whole = read_bytes(place)
     for length in range(len(whole)):
         write_bytes(place, whole[:length])
-        with pytest.raises(DataError, match=rf"^{re.escape(place)}: expected a Outer, but the whole: [^\n]+$"):
+        with pytest.raises(DataError, match=rf"^{re.escape(place)}: expected Outer, but the whole: [^\n]+$"):
             read_value(place, Outer)
 
 
@@ -122,7 +122,7 @@ def test_a_wrong_value_is_refused_with_its_place(tmp_path: Path, changes: dict[s
     file = str(tmp_path / "value.json")
     write_value(file, outer(0.5))
     write_bytes(file, json.dumps(json.loads(read_bytes(file)) | changes).encode())
-    expected = rf"^{re.escape(file)}: expected a Outer, but {re.escape(place)}: [^\n]+; run the step that wrote it "
+    expected = rf"^{re.escape(file)}: expected Outer, but {re.escape(place)}: [^\n]+; run the step that wrote it "
     with pytest.raises(DataError, match=expected):
         read_value(file, Outer)
 
@@ -131,21 +131,21 @@ def test_a_wrong_value_is_refused_with_its_place(tmp_path: Path, changes: dict[s
 def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes):
     file = str(tmp_path / "value.json")
     write_bytes(file, content)
-    with pytest.raises(DataError, match=rf"^{re.escape(file)}: expected a Outer, but the whole: [^\n]+$"):
+    with pytest.raises(DataError, match=rf"^{re.escape(file)}: expected Outer, but the whole: [^\n]+$"):
         read_value(file, Outer)
 
 
 def test_another_kind_of_value_is_refused(tmp_path: Path):
     file = str(tmp_path / "value.json")
     write_value(file, Inner("gram", (1.0,)))
-    with pytest.raises(DataError, match=rf"^{re.escape(file)}: expected a Outer, but mode: Field required; "):
+    with pytest.raises(DataError, match=rf"^{re.escape(file)}: expected Outer, but mode: Field required; "):
         read_value(file, Outer)
 
 
 def test_a_value_that_its_own_class_refuses_is_refused(tmp_path: Path):
     file = str(tmp_path / "value.json")
     write_bytes(file, b'{"name": "../up.parquet", "rows": 1, "bytes": 1, "crc32c": "AAAAAA=="}')
-    with pytest.raises(DataError, match=rf"^{re.escape(file)}: expected a Shard, but the whole: [^\n]+plain file name"):
+    with pytest.raises(DataError, match=rf"^{re.escape(file)}: expected Shard, but the whole: [^\n]+plain file name"):
         read_value(file, Shard)
 
 
