@@ -28,8 +28,9 @@ from driftline.components.storage.texts.filter import SelectionFilter
 from driftline.components.storage.texts.jsonl import JsonlTexts
 from driftline.components.storage.texts.parquet import ParquetTexts
 from driftline.components.storage.texts.rows import Carried, Projection, RowBatch, Start, TextColumns, TextReader
-from driftline.components.storage.texts.rules import IdIndex, TextCounts, check_ids, judge, kept_rows, null_rows
+from driftline.components.storage.texts.rules import TextCounts, check_ids, check_unique, judge, kept_rows, null_rows
 from driftline.components.storage.texts.selection import TextSelection
+from driftline.components.unique_ids import UniqueIds
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -304,13 +305,13 @@ def scan_texts(
     if all(text_format(uri) != "jsonl" for uri in uris):
         # Told before hours of reading; the columns of JSONL are known only after it.
         _check_looked_at(readers, projection)
-    ids = IdIndex()
+    ids = UniqueIds()
     sources = [_scan(uri, names, reader, ids, strict=strict) for uri, reader in zip(uris, readers, strict=True)]
     if not any(source.rows for source in sources):
         shown = sources[0].uri if len(sources) == 1 else f"{sources[0].uri} and {len(sources) - 1} more files"
         raise NoTexts(f"{shown}: there are no rows; give at least one text")
     _check_looked_at(readers, projection)
-    ids.check(lambda: _again(sources, names, projection))
+    check_unique(ids, lambda: _again(sources, names, projection))
     return sources
 
 
@@ -335,13 +336,13 @@ def _check_looked_at(readers: Sequence[TextReader], projection: Projection) -> N
             raise UsageError(f"the selection asks for column {name!r}, which no file has; name one of {listed}")
 
 
-def _scan(uri: str, columns: TextColumns, reader: TextReader, ids: IdIndex, *, strict: bool) -> TextSource:
+def _scan(uri: str, columns: TextColumns, reader: TextReader, ids: UniqueIds, *, strict: bool) -> TextSource:
     before = store.stat(uri)
     cutter = PieceCutter()
     counts = TextCounts()
     for batch in reader.batches(0, None, _SCAN_ROWS):
         check_ids(uri, columns, batch)
-        ids.add(batch.ids)
+        ids.add(batch.ids.to_pylist())
         taken, counted = judge(uri, columns, batch, strict=strict)
         counts += counted
         kept = np.zeros(batch.count, bool)

@@ -29,6 +29,7 @@ import pyarrow.compute as pc
 
 from driftline.components.errors import DataError
 from driftline.components.storage.texts.rows import RowBatch, TextColumns
+from driftline.components.unique_ids import UniqueIds
 
 # RE2's, as Arrow runs it.
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x{9f}]"
@@ -174,62 +175,28 @@ def _mask(values: pa.Array) -> Mask:
     return pc.fill_null(values, False).to_numpy(zero_copy_only=False)
 
 
-# Equal hashes looked into at a time: bounds the memory of the second pass when every id is there twice.
-_CANDIDATES_AT_ONCE = 1 << 16
+def check_unique(ids: UniqueIds, read_again: Callable[[], Iterator[tuple[str, RowBatch]]]) -> None:
+    """Refuse ids that are there twice.
 
+    Args:
+        ids: those of all rows, as they were read.
+        read_again: Reads all rows once more, each batch with its file: called only where two hashes are equal.
 
-class IdIndex:
-    """Finds an id that is there twice, among any number of files.
-
-    Memory: 8 bytes a row while adding, 16 in `check` while they are sorted.
+    Raises:
+        DataError: An id is there twice; both places are named.
     """
 
-    def __init__(self) -> None:
-        self._hashes: list[npt.NDArray[np.int64]] = []
+    def places() -> Iterator[tuple[list[str], list[tuple[str, int]]]]:
+        for uri, batch in read_again():
+            yield batch.ids.to_pylist(), [(uri, number + 1) for number in batch.numbers.tolist()]
 
-    def add(self, ids: pa.Array) -> None:
-        """Remember the ids of a batch (strings, no nulls), as 64-bit hashes."""
-        self._hashes.append(_hashes(ids))
-
-    def check(self, read_again: Callable[[], Iterator[tuple[str, RowBatch]]]) -> None:
-        """Refuse ids that are there twice.
-
-        Args:
-            read_again: Reads all rows once more, each batch with its file: called only where two hashes are
-                equal.
-
-        Raises:
-            DataError: An id is there twice; both places are named.
-        """
-        if not self._hashes:
-            return
-        hashes = np.concatenate(self._hashes)
-        self._hashes.clear()
-        hashes.sort()
-        twice = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-        del hashes
-        for begin in range(0, len(twice), _CANDIDATES_AT_ONCE):
-            _check_candidates(twice[begin : begin + _CANDIDATES_AT_ONCE], read_again())
-
-
-def _hashes(ids: pa.Array) -> npt.NDArray[np.int64]:
-    # Python's hash of a string: 64 bits, keyed anew in each process, so that no input can be built to
-    # collide.
-    return np.fromiter(map(hash, ids.to_pylist()), dtype=np.int64, count=len(ids))
-
-
-def _check_candidates(twice: npt.NDArray[np.int64], batches: Iterator[tuple[str, RowBatch]]) -> None:
-    places: dict[str, tuple[str, int]] = {}
-    for uri, batch in batches:
-        for index in np.flatnonzero(np.isin(_hashes(batch.ids), twice)).tolist():
-            key: str = batch.ids[index].as_py()
-            here = (uri, int(batch.numbers[index]) + 1)
-            before = places.setdefault(key, here)
-            if before is not here:
-                raise DataError(
-                    f"{uri}: row {here[1]}: id {_shown(key)} is already that of row {before[1]} of {before[0]}; "
-                    "give each text its own id, or remove one of the two"
-                )
+    twice = ids.find_twice(places)
+    if twice is not None:
+        (first, first_row), (second, second_row) = twice.first, twice.second
+        raise DataError(
+            f"{second}: row {second_row}: id {_shown(twice.id)} is already that of row {first_row} of {first}; "
+            "give each text its own id, or remove one of the two"
+        )
 
 
 def _shown(value: str) -> str:

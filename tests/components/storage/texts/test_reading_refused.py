@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from driftline.components import unique_ids
 from driftline.components.errors import DataError, StorageError, UsageError
 from driftline.components.storage.objects import store
-from driftline.components.storage.texts import rules
 from driftline.components.storage.texts.reading import read_texts, scan_texts
 from driftline.components.storage.texts.rows import TextColumns
 
@@ -147,9 +147,9 @@ def test_duplicates_across_files_name_both(tmp_path: Path) -> None:
 
 
 def test_equal_hashes_of_different_ids_are_no_duplicates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = rules._hashes
-    monkeypatch.setattr(rules, "_hashes", lambda ids: whole(ids) % 7)
-    monkeypatch.setattr(rules, "_CANDIDATES_AT_ONCE", 2)
+    whole = unique_ids._hashes
+    monkeypatch.setattr(unique_ids, "_hashes", lambda ids: whole(ids) % 7)
+    monkeypatch.setattr(unique_ids, "_CANDIDATES_AT_ONCE", 2)
     path = tmp_path / "x.csv"
     path.write_text("id,text\n" + "".join(f"a{i},t\n" for i in range(100)))
     assert scan_texts([str(path)])[0].rows == 100
