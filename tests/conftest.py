@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 from driftline.components.errors import StorageError
 from tests.support.gcs import BUCKET, gcs_emulator
@@ -24,6 +25,18 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the tests apart from what the user's own runs remember."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DRIFTLINE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_for_blas() -> Iterator[None]:
+    """Let NumPy's and SciPy's matrix products run in one thread, here and in the processes that tests start.
+
+    `make test` has a process for each core. With as many threads of BLAS in each, which spin while they wait, these
+    take each other's cores: products of a few hundred rows then take five to twenty times longer.
+    """
+    with pytest.MonkeyPatch.context() as patch, threadpool_limits(1, user_api="blas"):
+        patch.setenv("OPENBLAS_NUM_THREADS", "1")  # of libraries that are loaded later, too
         yield
 
 

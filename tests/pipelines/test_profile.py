@@ -316,22 +316,22 @@ def first_step_inputs(profile: Profile) -> dict[str, Any]:
 
 
 def test_what_a_cluster_knows_of_its_encoders_reaches_the_backfill_s_first_step():
-    told = {"encoder_profile": "gs://lake/encoder profile.json", "hourly_price": 2, "model_claim": "models"}
+    told = {"encoder_tunings": "gs://lake/encoder tunings.json", "hourly_price": 2, "model_claim": "models"}
     profile = Profile.model_validate(told)
     assert first_step_inputs(profile) == {
-        "encoder_profile": "gs://lake/encoder profile.json",
+        "encoder_tunings": "gs://lake/encoder tunings.json",
         "hourly_price": 2.0,
         "model_cache": MODEL_CACHE,
         "job": "{{$.pipeline_job_uuid}}",
     }
     assert first_step_inputs(Profile()) | {"job": ""} == {
-        "encoder_profile": "",
+        "encoder_tunings": "",
         "hourly_price": 0.0,
         "model_cache": "",
         "job": "",
     }
     spec, _ = documents(compile_pipeline("backfill", profile))
-    assert not {"encoder_profile", "hourly_price", "model_cache", "job"} & set(
+    assert not {"encoder_tunings", "hourly_price", "model_cache", "job"} & set(
         spec["root"]["inputDefinitions"]["parameters"]
     )
 
@@ -535,22 +535,22 @@ def refusal(tmp_path: Path, text: str) -> str:
             "steps.fail-on-drift.retries: expected no retries of a step that fails on purpose",
         ),
         (
-            "encoder_profile: encoder.json",
-            "encoder_profile: expected a gs:// URI or the whole path of a file, such as /data/encoder.json, or an "
+            "encoder_tunings: encoder.json",
+            "encoder_tunings: expected a gs:// URI or the whole path of a file, such as /data/encoder.json, or an "
             'empty text, got "encoder.json"',
         ),
         (
-            "encoder_profile: gs://bucket/",
-            "encoder_profile: expected a gs:// URI or the whole path of a file, such as /data/encoder.json, or an "
+            "encoder_tunings: gs://bucket/",
+            "encoder_tunings: expected a gs:// URI or the whole path of a file, such as /data/encoder.json, or an "
             'empty text, got "gs://bucket/"',
         ),
         (
-            "encoder_profile: /data/{{workflow.name}}.json",
-            'encoder_profile: expected a text without {{, which Argo would fill in, got "/data/{{workflow.name}}.json"',
+            "encoder_tunings: /data/{{workflow.name}}.json",
+            'encoder_tunings: expected a text without {{, which Argo would fill in, got "/data/{{workflow.name}}.json"',
         ),
         (
-            "encoder_profile:",
-            "encoder_profile: expected text (in quotes, where YAML reads a number, a date or yes and no), got null",
+            "encoder_tunings:",
+            "encoder_tunings: expected text (in quotes, where YAML reads a number, a date or yes and no), got null",
         ),
         ("hourly_price: -1", "hourly_price: expected a number of at least 0, got -1"),
         ("hourly_price: '2.5'", 'hourly_price: expected a number of at least 0, got "2.5"'),

@@ -1,13 +1,26 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from driftline.components.embedding.encoding.encoder import cpu_threads
 from tests.components.embedding.backfills import TEXTS, Backfill
+from tests.components.embedding.driven import Driver, task_driver
 from tests.components.embedding.tiny_models import save_model, save_transformer
 from tests.support.datasets import write_texts
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread_for_torch() -> Iterator[None]:
+    """Let models run in one thread where no encoder has threads of its own: see `_one_thread_for_blas`."""
+    threads = cpu_threads()  # remembered: encoders keep a thread for each core
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +64,10 @@ def out(tmp_path: Path) -> Path:
 def work(tmp_path: Path) -> Backfill:
     """A backfill to run."""
     return Backfill(tmp_path / "work")
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory, gcs_endpoint: str) -> Iterator[Driver]:
+    """The program that runs tasks in processes of their own; it knows of the Google Cloud Storage emulator."""
+    with task_driver(tmp_path_factory.mktemp("driver")) as driver:
+        yield driver

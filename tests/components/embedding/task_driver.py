@@ -7,12 +7,13 @@ input is a JSON request, each line of its output the answer: how the process end
   a line to the log for each chunk whose encoding begins. With ``kill_after_s`` the process is killed after so long,
   counted from the beginning of its chunk ``kill_after_chunks``, with ``die_at`` at that change of a store of its own,
   with ``stop_at`` it stops itself at that chunk; ``chunk_texts`` and ``chunk_s`` set a chunk's size and how long its
-  encoding takes at least.
+  encoding takes at least. With ``model``, a folder, the process finds that model loaded already, by its parent.
 - ``{"do": "continue", "pid": number}`` continues a stopped process.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -24,9 +25,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from driftline.components.embedding import step
 from driftline.components.embedding.backfill import chunks
-from driftline.components.embedding.encoding.encoder import Encoder
+from driftline.components.embedding.encoding.encoder import Encoder, cpu_threads
+from driftline.components.embedding.encoding.settings import EncoderSettings
 from driftline.components.embedding.encoding.text import Encoding
 from driftline.components.errors import DriftlineError
 from tests.support.dying import die_at
@@ -36,10 +40,29 @@ def run(request: dict[str, Any]) -> None:
     """Run a request's steps in this process."""
     chunks.CHUNK_TEXTS = request.get("chunk_texts", chunks.CHUNK_TEXTS)  # pyright: ignore
     _log_chunks(Path(request["log"]), request.get("chunk_s", 0.0), request.get("stop_at"))
+    if "model" in request:
+        _share(request["model"])
     if "die_at" in request:
         die_at(request["die_at"])
     for name, arguments in request["steps"]:
         getattr(step, name)(**arguments)
+
+
+@functools.cache
+def loaded(folder: str) -> Encoder:
+    """Load a model with the default settings, once."""
+    return Encoder.load(Path(folder), folder)
+
+
+def _share(model: str) -> None:
+    """Let the parent's model take the place of one that would be loaded here."""
+    load = Encoder.load
+
+    def shared(folder: Path, name: str, settings: EncoderSettings | None = None, **given: Any) -> Encoder:
+        asked_for_it = str(folder) == model and settings in (None, EncoderSettings())
+        return loaded(model) if asked_for_it else load(folder, name, settings, **given)
+
+    Encoder.load = shared  # pyright: ignore
 
 
 def _log_chunks(log: Path, chunk_s: float, stop_at: int | None) -> None:
@@ -111,6 +134,8 @@ def begun_by(pid: int, log: Path) -> int:
 
 def main() -> None:
     """Serve requests until the input ends; then end what was left stopped."""
+    cpu_threads()  # remembered: encoders keep a thread for each core
+    torch.set_num_threads(1)  # of this one: no team of threads that a fork would lose, or that waits for others' cores
     stopped: set[int] = set()
     for line in sys.stdin:
         request = json.loads(line)
@@ -119,6 +144,8 @@ def main() -> None:
             stopped.discard(pid)
             os.kill(pid, signal.SIGCONT)
         else:
+            if "model" in request:
+                loaded(request["model"])
             pid = os.fork()
             if pid == 0:
                 code = 1

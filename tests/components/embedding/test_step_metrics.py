@@ -149,7 +149,7 @@ made = backfill_pipeline(LOCAL)
     cleared = {
         field.name: ""
         for field in dataclasses.fields(BackfillSettings)
-        if isinstance(field.default, str) and field.name not in ("model_cache", "encoder_profile")
+        if isinstance(field.default, str) and field.name not in ("model_cache", "encoder_tunings")
     }
     places: dict[str, Any] = {"text_files": [str(mixed)], "model": str(full), "output_folder": str(tmp_path / "out")}
     run = run_locally(code, tmp_path / "run", **places, **cleared, embed_tasks=0)

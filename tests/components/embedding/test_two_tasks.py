@@ -18,7 +18,7 @@ from driftline.components.storage.dataset.manifest import Shard
 from driftline.components.storage.dataset.reader import EmbeddingsDataset
 from driftline.components.storage.objects.store import exists, join, list_files
 from tests.components.embedding.backfills import Backfill, contents, one_line, rows
-from tests.components.embedding.driven import DrivenBackfill, task_driver
+from tests.components.embedding.driven import DrivenBackfill, Driver
 from tests.components.embedding.tiny_models import SCRIPTS, by_hand
 from tests.support.datasets import write_texts
 
@@ -182,21 +182,20 @@ def test_tasks_of_one_shard_at_once_leave_no_chunks_behind(
 
 @pytest.mark.slow
 def test_a_process_stopped_and_continued_after_its_replacement_finished_changes_nothing(
-    tmp_path: Path, texts: Path, full: Path
+    tmp_path: Path, texts: Path, full: Path, driver: Driver
 ):
     out = str(tmp_path / "out")
     settings = {"output_rows_per_shard": 8, "chunk_texts": 2}
-    with task_driver(tmp_path) as driver:
-        slow = DrivenBackfill(driver, tmp_path / "slow", [str(texts)], full, out, settings)
-        stopped = slow.start(stop_at=3)
-        assert stopped["state"] == "stopped"
-        replacement = DrivenBackfill(driver, tmp_path / "replacement", [str(texts)], full, out, settings)
-        assert replacement.start()["code"] == 0, driver.errors
-        finished = contents(out)
-        # Its two chunks were there already.
-        assert replacement.begun().total() == 6
-        woken = driver.ask(do="continue", pid=stopped["pid"])
-        assert (woken["state"], woken["code"]) == ("ended", 0), driver.errors
-        assert contents(out) == finished
+    slow = DrivenBackfill(driver, tmp_path / "slow", [str(texts)], full, out, settings)
+    stopped = slow.start(stop_at=3)
+    assert stopped["state"] == "stopped"
+    replacement = DrivenBackfill(driver, tmp_path / "replacement", [str(texts)], full, out, settings)
+    assert replacement.start()["code"] == 0, driver.errors
+    finished = contents(out)
+    # Its two chunks were there already.
+    assert replacement.begun().total() == 6
+    woken = driver.ask(do="continue", pid=stopped["pid"])
+    assert (woken["state"], woken["code"]) == ("ended", 0), driver.errors
+    assert contents(out) == finished
     assert EmbeddingsDataset.open(out).rows == 16
     np.testing.assert_allclose(rows(out)[1], by_hand(full, TEXTS), rtol=0, atol=1e-5)
