@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,16 @@ from tests.support.gcs import BUCKET, gcs_emulator
 # A busy machine is no reason to fail: no test asserts a time.
 settings.register_profile("driftline", deadline=None)
 settings.load_profile("driftline")
+
+
+# PyTorch's compiler makes a folder as it is imported, and leaves it: it gets one that goes with the run.
+_COMPILED = tempfile.TemporaryDirectory(prefix="driftline-inductor-")
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = _COMPILED.name
+
+
+def pytest_unconfigure() -> None:
+    """Remove what is no fixture's."""
+    _COMPILED.cleanup()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -108,6 +108,7 @@ class _Broken(Exception):  # noqa: N818
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer in two parts would wait 40 ms for the client's acknowledgement
     server: _Server
 
     def _serve(self) -> None:

@@ -35,6 +35,7 @@ class _Handler(RequestHandler):
     """Adds generations, preconditions, connections that stay open, and uploads that go on where they broke off."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer in two parts would wait 40 ms for the client's acknowledgement
     server: _Server
 
     def _serve(self) -> None:

@@ -50,7 +50,7 @@ def same_bits(a: KernelSums, b: KernelSums) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("n", "m", "d"), [(2, 2, 1), (60, 41, 3), (300, 129, 32), (257, 510, 384), (100, 90, 1024), (2051, 2200, 4)]
+    ("n", "m", "d"), [(2, 2, 1), (60, 41, 3), (300, 129, 32), (257, 510, 384), (100, 90, 1024), (1025, 1100, 4)]
 )
 @pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-12), ("float32", 2e-5)])
 def test_sums_are_those_of_the_dense_matrices(n, m, d, precision, tolerance):
