@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := components pipelines serving
 # What is tested, and pytest's own options: `make test TESTS=tests/components/kernel PYTEST_ARGS=-x`. By default there is a
-# process for each core; a file's tests stay together, since some share a server that takes seconds to start.
+# process more than cores; a file's tests stay together, since some share a server that takes seconds to start.
 TESTS ?= tests
 PYTEST_ARGS ?= -n auto --dist loadfile
 

@@ -27,6 +27,12 @@ _COMPILED = tempfile.TemporaryDirectory(prefix="driftline-inductor-")
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = _COMPILED.name
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes `make test` has: one more than cores, as tests wait, too; each takes up to 4 GiB."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min((os.cpu_count() or 1) + 1, memory // (5 << 30)))
+
+
 def pytest_unconfigure() -> None:
     """Remove what is no fixture's."""
     _COMPILED.cleanup()
