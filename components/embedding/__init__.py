@@ -16,8 +16,9 @@ Vectors compare only where their revisions are equal:
 True
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from driftline.components.public_names import on_demand
 
 if TYPE_CHECKING:
     from driftline.components.embedding.encoding.encoder import Encoder
@@ -27,18 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoder", "EncoderSettings", "Encoding", "OpenedEncoder", "Tuning", "open_encoder"]
 
-_MODULES = {
-    "Encoder": "encoder",
-    "EncoderSettings": "settings",
-    "Encoding": "text",
-    "OpenedEncoder": "opening",
-    "Tuning": "settings",
-    "open_encoder": "opening",
+# An encoder needs PyTorch, its settings do not.
+_HOMES = {
+    "Encoder": "encoding.encoder",
+    "EncoderSettings": "encoding.settings",
+    "Encoding": "encoding.text",
+    "OpenedEncoder": "encoding.opening",
+    "Tuning": "encoding.settings",
+    "open_encoder": "encoding.opening",
 }
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name's module at its first use: an encoder needs PyTorch, its settings do not."""
-    if name in _MODULES:
-        return getattr(importlib.import_module(f"{__name__}.encoding.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = on_demand(__name__, _HOMES)

@@ -18,8 +18,9 @@
 ((1, 300, 2), (1, 100))
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from driftline.components.public_names import on_demand
 
 if TYPE_CHECKING:
     from driftline.components.kernel.spec import KernelSpec, settle
@@ -34,7 +35,8 @@ __all__ = [
     "sum_tiles",
 ]  # fmt: skip
 
-_HOMES: Final = {
+# Declarations load without NumPy, the online detector without JAX.
+_HOMES = {
     "KERNEL_NAMES": "theory.families",
     "Kernel": "theory.families",
     "KernelSpec": "spec",
@@ -45,10 +47,4 @@ _HOMES: Final = {
     "settle": "spec",
     "sum_tiles": "tiles.engine",
 }
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is asked for: declarations load without NumPy, the online detector without JAX."""
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = on_demand(__name__, _HOMES)

@@ -18,8 +18,9 @@ A stream, watched against a reference:
 True
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from driftline.components.public_names import on_demand
 
 if TYPE_CHECKING:
     from driftline.components.mmd.calibration import calibrate
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Calibration", "OnlineDetector", "OnlineSettings", "TestResult", "calibrate", "two_sample_test"]
 
-_MODULES = {
+# The test needs JAX, a detector alone does not.
+_HOMES = {
     "TestResult": "two_sample",
     "two_sample_test": "two_sample",
     "calibrate": "calibration",
@@ -36,10 +38,4 @@ _MODULES = {
     "OnlineDetector": "online",
     "OnlineSettings": "online",
 }
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name's module at its first use: the test needs JAX, a detector alone does not."""
-    if name in _MODULES:
-        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = on_demand(__name__, _HOMES)

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from driftline.components.errors import UsageError
 from driftline.components.settings import Setting, check_settings
 from driftline.serving.archive.layout import MAX_TOPIC_CHARACTERS
+from driftline.serving.kafka.settings import InstanceId
 
 MEBIBYTE: Final = 1024 * 1024
 
@@ -94,10 +95,7 @@ class ArchiveSettings:
     group: Annotated[str, Setting("Consumer group whose members share the partitions", metavar="GROUP")] = (
         "driftline-archive"
     )
-    instance_id: Annotated[
-        str,
-        Setting("This worker's name in the group, the same again after a restart", "the host's name", metavar="NAME"),
-    ] = field(default_factory=socket.gethostname)
+    instance_id: InstanceId = field(default_factory=socket.gethostname)
     index_folder: Annotated[
         str,
         Setting(

@@ -16,6 +16,12 @@ SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 """Names that Kafka takes for a topic."""
 
+InstanceId = Annotated[
+    str,
+    Setting("This worker's name in the group, the same again after a restart", "the host's name", metavar="NAME"),
+]
+"""A static member's name (KIP-345)."""
+
 
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:

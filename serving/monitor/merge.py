@@ -40,18 +40,9 @@ class TimeMerge:
         for record in records:
             self._held[record.at.partition].append(record)
 
-    @property
-    def partitions(self) -> list[int]:
-        """Those that take part, ascending."""
-        return sorted(self._held)
-
     def held(self, partition: int) -> int:
         """Return how many records of a partition are in hand."""
         return len(self._held[partition])
-
-    def drop(self, partition: int) -> None:
-        """Forget a partition's records in hand: reading goes on somewhere else."""
-        self._held[partition].clear()
 
     def take(self, at_end: Callable[[int], bool], most: int) -> list[Record]:
         """Return the records whose turn is known, at most so many.

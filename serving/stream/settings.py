@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from driftline.components.errors import UsageError
 from driftline.components.settings import Setting, check_settings
-from driftline.serving.kafka.settings import TOPIC
+from driftline.serving.kafka.settings import TOPIC, InstanceId
 from driftline.serving.records.embeddings import VectorEncoding
 from driftline.serving.records.payloads import PayloadFormat
 from driftline.serving.records.provenance import dead_letters_topic
@@ -59,10 +59,7 @@ class StreamSettings:
     group: Annotated[
         str, Setting("Consumer group; its workers share the input topic's partitions", metavar="GROUP")
     ] = "driftline-stream"
-    instance_id: Annotated[
-        str,
-        Setting("This worker's name in the group, the same again after a restart", "the host's name", metavar="NAME"),
-    ] = field(default_factory=socket.gethostname)
+    instance_id: InstanceId = field(default_factory=socket.gethostname)
     dead_letters: Annotated[
         str,
         Setting(

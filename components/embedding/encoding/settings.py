@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Literal
 
 from driftline.components.errors import UsageError
 from driftline.components.settings import Setting, check_settings
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 SegmentPooling = Literal["mean", "max", ""]
-
-PRECISIONS: Final = get_args(Precision)
-SEGMENT_POOLINGS: Final = get_args(SegmentPooling)
 
 
 @dataclass(frozen=True, slots=True)
